@@ -1,0 +1,1 @@
+"""The standard library of quantization for plugin authors: plain NumPy."""

@@ -1,0 +1,1 @@
+"""The toy framework: NumPy alone."""
