@@ -7,7 +7,7 @@ A plugin is a module with one hook implementation that returns cards::
     @hookimpl
     def qm_cards():
         yield Quantizer(
-            name="ternary", summary="...", impl="qm_ternary.quantize:quantize", takes={"toy"}, schemes={"w2"}, default="w2"
+            name="ternary", impl="qm_ternary.quantize:quantize", takes={"toy"}, schemes={"w2"}, default="w2"
         )
 
 named in the distribution's metadata, where the entry point's name becomes the namespace of its cards::

@@ -1,1 +1,50 @@
 """The standard library of quantization for plugin authors: plain NumPy."""
+
+from __future__ import annotations
+
+from qm.numerics.affine import (
+    Grid,
+    dequantize,
+    extremes,
+    fake_quantize,
+    grid_for,
+    grid_for_range,
+    limits,
+    quantize,
+    storage,
+)
+from qm.numerics.comparison import Comparison, Tally
+from qm.numerics.metric import cosine, slice_sqnr_db, sqnr_db, top1_agreement
+from qm.numerics.pack import pack_int4, unpack_int4
+from qm.numerics.range import METHODS, choose_range, expected_error, needs_histogram
+from qm.numerics.saturation import SAFE_SUM, pair_safe_scales, saturating_dot, worst_pair_sum
+from qm.numerics.stream import Stream
+
+__all__ = [
+    "METHODS",
+    "SAFE_SUM",
+    "Comparison",
+    "Grid",
+    "Stream",
+    "Tally",
+    "choose_range",
+    "cosine",
+    "dequantize",
+    "expected_error",
+    "extremes",
+    "fake_quantize",
+    "grid_for",
+    "grid_for_range",
+    "limits",
+    "needs_histogram",
+    "pack_int4",
+    "pair_safe_scales",
+    "quantize",
+    "saturating_dot",
+    "slice_sqnr_db",
+    "sqnr_db",
+    "storage",
+    "top1_agreement",
+    "unpack_int4",
+    "worst_pair_sum",
+]

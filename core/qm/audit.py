@@ -1,0 +1,285 @@
+"""Does the artifact keep what the plan promised? Asked of the file itself, opened afresh in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qm.errors import QmError, Unsupported
+from qm.evaluation import Evaluation, evaluate
+from qm.plugin import Artifact, Batch, Can, Layer, Model, OpTime, Plan, Progress, Scheme, Target
+from qm.report import Finding, Level
+from qm.scheme import Activations
+from qm.worker import Worker
+
+LOWEST_SQNR_DB = 0.0
+"""Below this the difference is larger than the output itself: the artifact does not compute the same function."""
+LOW_SQNR_DB = 10.0
+SPOILED_SLICE_DB = 3.0
+SHOWN = 8
+
+
+@dataclass
+class Audit:
+    """What was seen. ``schemes`` is what each layer is really in; ``evaluation`` is None where nothing could be run."""
+
+    findings: list[Finding] = field(default_factory=list)
+    schemes: dict[str, Scheme] = field(default_factory=dict)
+    runtime: str = ""
+    evaluation: Evaluation | None = None
+    operations: list[OpTime] = field(default_factory=list)
+
+    @property
+    def broken(self) -> list[Finding]:
+        """The promises that were not kept."""
+        return [f for f in self.findings if f.level is Level.BROKEN]
+
+    def add(self, check: str, level: Level, seen: str, *, layer: str = "", todo: str = "") -> None:
+        """Note a finding."""
+        self.findings.append(Finding(check=check, level=level, seen=seen, layer=layer, next=todo))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the artifact is held against. ``again`` is the command that made it, to build the next one from."""
+
+    model: Model
+    layers: Sequence[Layer]
+    plan: Plan
+    float_nbytes: int
+    artifact: Artifact
+    judging: Sequence[Batch]
+    labels: Sequence[int] | None
+    target: Target
+    host: Target
+    synthetic: bool
+    again: str
+
+
+def audit(
+    evidence: Evidence, *, benchmark: str | None, loader: str | None, can: frozenset[Can], progress: Progress
+) -> Audit:
+    """Every check on one artifact. Nothing is raised for a broken promise: it is a finding."""
+    seen = Audit()
+    check_size(seen, evidence)
+    check_target(seen, evidence)
+    if benchmark is None:
+        seen.add("opens", Level.WARNING, "no installed plugin runs this format, so that the file was not opened")
+        return seen
+    with _as_findings(seen, "opens"), Worker(evidence.artifact, benchmark=benchmark, loader=loader) as worker:
+        seen.runtime = worker.runtime
+        seen.add("opens", Level.OK, f"{worker.runtime} opens it")
+        if loader is not None and Can.SCHEMES in can:
+            with _as_findings(seen, "schemes"):
+                seen.schemes = worker.schemes()
+                check_schemes(seen, evidence)
+                check_coverage(seen, evidence)
+        with _as_findings(seen, "runs"):
+            check_outputs(seen, evidence, worker, progress)
+        with _as_findings(seen, "kernels"):
+            check_kernels(seen, evidence, worker)
+    return seen
+
+
+@contextmanager
+def _as_findings(seen: Audit, check: str) -> Iterator[None]:
+    try:
+        yield
+    except QmError as e:
+        seen.add(check, Level.BROKEN, e.message, todo=e.hint)
+
+
+def check_size(seen: Audit, evidence: Evidence) -> None:
+    """The file is smaller, or it is said that it is not."""
+    before, after = evidence.float_nbytes, evidence.artifact.nbytes
+    text = f"{after:,} bytes, {after / before:.2f} of the original's {before:,}"
+    if after < before:
+        seen.add("size", Level.OK, text)
+    else:
+        seen.add(
+            "size",
+            Level.WARNING,
+            f"not smaller: {text}",
+            todo="The weights are few against the rest of the file; quantize for speed alone, or not at all.",
+        )
+
+
+def check_schemes(seen: Audit, evidence: Evidence) -> None:
+    """Each layer is stored and computed as the plan says, by what the file itself tells."""
+    asked = evidence.plan.quantized()
+    missed: dict[str, list[str]] = {}
+    for name, scheme in evidence.plan.layers.items():
+        got = seen.schemes.get(name)
+        if got is None and not scheme.is_float:
+            missed.setdefault(f"asked for {scheme}, not found in the file", []).append(name)
+        elif got is not None and got != scheme:
+            if _differ_in_granularity_only(got, scheme):
+                seen.add(
+                    "schemes", Level.NOTE, f"{got} instead of {scheme}: one scale is shared more widely", layer=name
+                )
+            elif scheme.is_float:
+                seen.add("schemes", Level.WARNING, f"planned to stay in float, is in {got}", layer=name)
+            else:
+                missed.setdefault(f"asked for {scheme}, is in {got}", []).append(name)
+    for what, names in missed.items():
+        seen.add(
+            "schemes",
+            Level.BROKEN,
+            f"{len(names)} of {len(asked)} layers: {what}",
+            layer=_some(names),
+            todo=f"Leave {names[0]!r} in float: add a rule for it to the recipe that qm plan writes.",
+        )
+    if not missed:
+        kept = len(evidence.plan.layers) - len(asked)
+        seen.add(
+            "schemes",
+            Level.OK,
+            f"all {len(asked)} layers got what was asked" + (f", {kept} stay in float" if kept else ""),
+        )
+
+
+def _differ_in_granularity_only(a: Scheme, b: Scheme) -> bool:
+    return (a.weight_bits, a.activations, a.activation_bits) == (b.weight_bits, b.activations, b.activation_bits)
+
+
+def check_outputs(seen: Audit, evidence: Evidence, worker: Worker, progress: Progress) -> None:
+    """The artifact, on its real runtime, gives finite outputs that agree with the float model's."""
+    if not evidence.judging:
+        seen.add("agrees", Level.WARNING, "no inputs to compare on could be made up", todo="Give samples with --data.")
+        return
+    total = len(evidence.judging)
+    before = (evidence.model.run(batch) for batch in progress.track(evidence.judging, "comparing", total))
+    evaluation = evaluate(before, worker.run(evidence.judging), evidence.labels)
+    seen.evaluation = evaluation
+    comparison = evaluation.comparison
+    if not comparison.finite:
+        seen.add(
+            "finite",
+            Level.BROKEN,
+            "an output has NaN or infinity where the float model's is finite",
+            todo="Leave the layers before it in float, or take a wider scheme.",
+        )
+        return
+    seen.add("finite", Level.OK, f"outputs are finite on {total} samples")
+    _check_agreement(seen, evidence, evaluation)
+    _check_slices(seen, evaluation)
+
+
+def _check_agreement(seen: Audit, evidence: Evidence, evaluation: Evaluation) -> None:
+    sqnr, n = evaluation.comparison.sqnr_db, evaluation.comparison.samples
+    agreement = evaluation.comparison.agreement
+    made_up = " (made-up inputs: nothing follows for accuracy)" if evidence.synthetic else ""
+    if np.isnan(sqnr):
+        seen.add(
+            "agrees", Level.WARNING, "the outputs have other shapes than the float model's, and cannot be compared"
+        )
+        return
+    top = "" if np.isnan(agreement) else f", top-1 agreement {agreement:.1%}"
+    text = f"{sqnr:.1f} dB SQNR to the float model{top}, on {n} samples{made_up}"
+    if sqnr < LOWEST_SQNR_DB:
+        level = Level.WARNING if evidence.synthetic else Level.BROKEN
+    else:
+        level = Level.WARNING if sqnr < LOW_SQNR_DB else Level.OK
+    seen.add("agrees", level, text, todo="" if level is Level.OK else remedy(evidence))
+
+
+def remedy(evidence: Evidence) -> str:
+    """What to try next where the error is large."""
+    if evidence.synthetic:
+        return "Give real samples with --data before you judge."
+    if any(s.activations is Activations.STATIC for s in evidence.plan.schemes()):
+        return f"Try other ranges, or wider activations: {evidence.again} -o ranges=mse, or --scheme w8a16."
+    return f"Try more bits, or half precision: {evidence.again} --scheme w8, or -p with an f16 method."
+
+
+def _check_slices(seen: Audit, evaluation: Evaluation) -> None:
+    """An output can look fine as a whole while one slice of it, such as a detector's scores, is lost."""
+    for name, tally in evaluation.comparison.outputs.items():
+        if not tally.sqnr_db >= LOW_SQNR_DB:
+            continue
+        for axis, values in tally.slice_sqnr_db.items():
+            spoiled = np.flatnonzero(values < SPOILED_SLICE_DB)
+            if 2 <= values.size <= 256 and spoiled.size:
+                seen.add(
+                    "slices",
+                    Level.WARNING,
+                    f"output {name!r} is right as a whole ({tally.sqnr_db:.1f} dB), but {spoiled.size} of "
+                    f"{values.size} slices along axis {axis} are lost (first: {spoiled[0]})",
+                    todo="Leave the last layers in float: values of very different sizes share one scale there.",
+                )
+                break
+
+
+def check_kernels(seen: Audit, evidence: Evidence, worker: Worker) -> None:
+    """Where the runtime tells, layers promised in integers ran on integer kernels."""
+    promised = {n for n, s in evidence.plan.quantized().items() if s.activations is not Activations.FLOAT}
+    if not promised or not evidence.judging:
+        return
+    try:
+        seen.operations = worker.profile(evidence.judging[0])
+    except Unsupported:
+        seen.add("kernels", Level.NOTE, f"{seen.runtime} does not tell which kernels ran")
+        return
+    ran = {op.layer: op.integer for op in seen.operations if op.layer in promised and op.integer is not None}
+    slow = [name for name in evidence.plan.layers if ran.get(name) is False]
+    wide = [n for n in slow if evidence.plan[n].activation_bits > 8]
+    narrow = [n for n in slow if n not in wide]
+    if narrow:
+        seen.add(
+            "kernels",
+            Level.WARNING,
+            f"{len(narrow)} of {len(promised)} layers ran on float kernels, which is slower than float alone",
+            layer=_some(narrow),
+            todo="Leave these layers in float, or take a weight-only scheme.",
+        )
+    if wide:
+        seen.add(
+            "kernels",
+            Level.NOTE,
+            f"{len(wide)} layers with 16-bit activations run on float kernels here",
+            layer=_some(wide),
+        )
+    if ran and not slow:
+        seen.add("kernels", Level.OK, f"{len(ran)} of {len(promised)} layers were seen on integer kernels")
+
+
+def check_target(seen: Audit, evidence: Evidence) -> None:
+    """What this machine cannot show of the target is said."""
+    target, host = evidence.target, evidence.host
+    if target.pair_saturates != host.pair_saturates and target.name != host.name:
+        known = {True: "saturate", False: "do not saturate", None: "may saturate"}
+        seen.add(
+            "target",
+            Level.NOTE,
+            f"judged on this machine, whose 8-bit kernels {known[host.pair_saturates]}; those of {target.name} "
+            f"{known[target.pair_saturates]}",
+            todo=f"Run qm benchmark on a {target.name} machine before you ship.",
+        )
+
+
+def check_coverage(seen: Audit, evidence: Evidence) -> None:
+    """The share of the weights that is quantized, since a few layers left in float can hold most of them."""
+    total = sum(layer.weights for layer in evidence.layers)
+    if not total:
+        return
+    done = {name for name, scheme in seen.schemes.items() if not scheme.is_float}
+    share = sum(layer.weights for layer in evidence.layers if layer.name in done) / total
+    left = sorted((m for m in evidence.layers if m.name not in done), key=lambda m: -m.weights)
+    text = f"{share:.1%} of the weights are quantized"
+    if share >= 0.5 or not left:
+        seen.add("coverage", Level.OK, text)
+    else:
+        seen.add(
+            "coverage",
+            Level.WARNING,
+            f"only {text}: {left[0].name!r} ({left[0].kind}) alone has {left[0].weights / total:.0%}",
+            layer=_some([m.name for m in left]),
+            todo="See qm plugins --methods for a method that quantizes this kind of layer.",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

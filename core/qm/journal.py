@@ -1,0 +1,70 @@
+"""A file that remembers trials: one JSON object a line, on the disk before the next trial begins.
+
+A line cut short by a crash is dropped when the journal is read again, and nothing else is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from qm.errors import UsageError
+
+
+class Journal:
+    """Entries by key. ``subject`` says of what; a journal of another subject is refused, not mixed.
+
+    Raises:
+        UsageError: the file belongs to another subject, or is no journal.
+    """
+
+    def __init__(self, path: Path | None, subject: dict[str, Any]) -> None:
+        self.path = path
+        self.entries: dict[str, dict[str, Any]] = {}
+        if path is None:
+            return
+        if path.exists() and path.stat().st_size:
+            self._read(path, subject)
+        else:
+            self._append({"journal": 1, "subject": subject})
+
+    def _read(self, path: Path, subject: dict[str, Any]) -> None:
+        data = path.read_bytes()
+        whole, _, torn = data.rpartition(b"\n")
+        try:
+            lines = [json.loads(line) for line in whole.splitlines()]
+            theirs = lines[0]["subject"] if lines else None
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(
+                f"{str(path)!r} is not a journal of trials", hint="Name another, or delete it to start afresh."
+            ) from None
+        if theirs is not None and theirs != subject:
+            odd = sorted(k for k in {*theirs, *subject} if theirs.get(k) != subject.get(k))
+            raise UsageError(
+                f"the journal {str(path)!r} belongs to another {' and '.join(odd)}",
+                hint="Delete it to start afresh, or run with what it was made for.",
+            )
+        if torn:
+            os.truncate(path, len(whole) + (1 if whole else 0))
+        if theirs is None:
+            self._append({"journal": 1, "subject": subject})
+        self.entries = {line["key"]: line["value"] for line in lines[1:]}
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """What is known under the key."""
+        return self.entries.get(key)
+
+    def add(self, key: str, value: dict[str, Any]) -> None:
+        """Remember a value; it is on the disk when this returns."""
+        self.entries[key] = value
+        if self.path is not None:
+            self._append({"key": key, "value": value})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        assert self.path is not None
+        with self.path.open("ab") as f:
+            f.write(json.dumps(line).encode() + b"\n")
+            f.flush()
+            os.fsync(f.fileno())

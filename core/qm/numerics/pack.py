@@ -1,0 +1,35 @@
+"""Two 4-bit integers in a byte, the first in the low half."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qm.types import Array
+
+
+def pack_int4(q: Array) -> NDArray[np.uint8]:
+    """Pack along the last axis, ``(..., n)`` to ``(..., ceil(n / 2))``; an odd end is filled up with zero.
+
+    Source: ONNX IR specification, 4-bit integer types.
+
+    Raises:
+        ValueError: an integer fits neither int4 nor uint4.
+    """
+    low, high = int(q.min(initial=0)), int(q.max(initial=0))
+    if low < -8 or high > (15 if low == 0 else 7):
+        raise ValueError(f"integers from {low} to {high} do not fit 4 bits")
+    nibbles = q.astype(np.uint8) & np.uint8(0x0F)
+    if q.shape[-1] % 2:
+        nibbles = np.concatenate([nibbles, np.zeros_like(nibbles[..., :1])], axis=-1)
+    packed: NDArray[np.uint8] = nibbles[..., 0::2] | (nibbles[..., 1::2] << np.uint8(4))
+    return packed
+
+
+def unpack_int4(packed: NDArray[np.uint8], length: int, *, signed: bool) -> Array:
+    """Undo ``pack_int4``; ``length`` is that of the last axis before packing."""
+    nibbles = np.stack([packed & 0x0F, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)[..., :length]
+    if not signed:
+        return nibbles
+    # The shift up puts the sign bit where int8 has it; the shift down copies it into the upper half.
+    return (nibbles << 4).view(np.int8) >> 4

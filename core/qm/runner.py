@@ -1,0 +1,371 @@
+"""Load, plan, quantize, export, audit, benchmark, report."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from qm import target as targets
+from qm.audit import Audit, Evidence, audit
+from qm.bench import race, runnable
+from qm.catalog import Catalog, Found
+from qm.data import Samples, open_data, suspicion
+from qm.errors import AuditFailed, QmError, UsageError
+from qm.file import refuse_overwrite, sha256, written
+from qm.journal import Journal
+from qm.judgement import quality_of
+from qm.layout import merged, work_out
+from qm.measurement import Ratio
+from qm.plugin import Artifact, Batch, Can, Card, Model, Notes, Plan, PlanJob, Progress, Recipe, Rule, Silent, Step
+from qm.report import File, Finding, Report, Size, environment, now, report_path
+from qm.report import Samples as SamplesUsed
+from qm.route import Route, find_route
+from qm.step import export_model, load_model, quantize_model
+from qm.synthetic import synthetic
+from qm.workbench import Workbench
+
+CALIBRATION_SAMPLES = 128
+JUDGED_SAMPLES = 512
+TRIAL_SAMPLES = 64
+SYNTHETIC_SAMPLES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked of a run. ``data`` is whatever ``qm.data.open_data`` takes; ``time_s`` bounds the benchmark."""
+
+    model: Path
+    recipe: Recipe
+    data: Any = None
+    to: Path | None = None
+    force: bool = False
+    benchmark: bool = False
+    threads: int = 1
+    time_s: float = 20.0
+    command: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Samples by what they are for: ranges, trials of a planner, the verdict. They do not overlap."""
+
+    whole: Samples | None
+    calibration: Samples | None
+    trial: Sequence[Batch]
+    judging: Sequence[Batch]
+    labels: Sequence[int] | None
+    judged: Samples | None
+    synthetic: bool
+
+
+@dataclass
+class Run:
+    """One request on its way through the house."""
+
+    request: Request
+    catalog: Catalog = field(default_factory=Catalog)
+    progress: Progress = field(default_factory=Silent)
+    notes: Notes = field(default_factory=Notes)
+
+    @cached_property
+    def route(self) -> Route:
+        """How the request is carried out; raises RouteError where it cannot be."""
+        request = self.request
+        return find_route(
+            request.model,
+            request.recipe,
+            self.catalog,
+            to=request.to,
+            has_data=request.data is not None,
+            force=request.force,
+        )
+
+    @cached_property
+    def model(self) -> Model:
+        """The float model; raises UsageError where it is quantized already, or has nothing to quantize."""
+        loader = self.route.loader
+        model = load_model(self.catalog.manager, loader, self.request.model)
+        if Can.SCHEMES in loader.card.can:
+            done = {name: s for name, s in model.schemes().items() if not s.is_float}
+            if done:
+                name, scheme = next(iter(done.items()))
+                raise UsageError(
+                    f"{str(self.request.model)!r} is quantized already: {len(done)} of its layers, "
+                    f"such as {name!r} in {scheme}",
+                    hint="Start from the float model.",
+                )
+        if Can.LAYERS in loader.card.can and not model.layers():
+            raise UsageError(
+                f"{str(self.request.model)!r} has no layers with weights, so there is nothing to quantize",
+                hint="See qm inspect.",
+            )
+        return model
+
+    @cached_property
+    def split(self) -> Split:
+        """The samples by what they are for."""
+        request = self.request
+        if request.data is None:
+            return self._made_up()
+        samples = open_data(request.data, self.model.inputs())
+        if doubt := suspicion(samples, self.model.inputs()):
+            self.notes.say(doubt)
+        calibration, rest = self._calibration(samples)
+        trial: Sequence[Batch] = ()
+        if self.route.planners and len(rest) > 1:
+            tried, rest = rest.split(min(TRIAL_SAMPLES, len(rest) // 2), request.recipe.seed)
+            trial = list(tried)
+        judged = rest.take(JUDGED_SAMPLES, request.recipe.seed)
+        labels = judged.labels
+        return Split(
+            whole=samples,
+            calibration=calibration,
+            trial=trial or list(judged)[:TRIAL_SAMPLES],
+            judging=list(judged),
+            labels=None if labels is None else labels.tolist(),
+            judged=judged,
+            synthetic=False,
+        )
+
+    def _calibration(self, samples: Samples) -> tuple[Samples, Samples]:
+        asked = self.request.recipe.samples
+        count = asked or max(1, min(CALIBRATION_SAMPLES, len(samples) // 2))
+        if asked is not None and asked >= len(samples) > 1:
+            raise UsageError(
+                f"{asked} samples to calibrate leave none of {len(samples)} to judge the result on",
+                hint=f"Give more samples, or --samples {len(samples) // 2}.",
+            )
+        return samples.split(count, self.request.recipe.seed)
+
+    def _made_up(self) -> Split:
+        batches: list[Batch] = synthetic(self.model.inputs(), SYNTHETIC_SAMPLES, self.request.recipe.seed)
+        try:
+            self.model.run(batches[0])
+        except QmError:
+            batches = []
+        return Split(
+            whole=None,
+            calibration=None,
+            trial=batches,
+            judging=batches,
+            labels=None,
+            judged=None,
+            synthetic=True,
+        )
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe after every planner, each of which plans for whatever follows it."""
+        recipe = self.request.recipe
+        if not self.route.planners:
+            return recipe
+        manager = self.catalog.manager
+        bench = Workbench(
+            catalog=self.catalog,
+            route=self.route,
+            model=self.model,
+            calibration=self.split.calibration,
+            judging=self.split.trial,
+            journal=self._journal(),
+            seed=recipe.seed,
+        )
+        names = {leg.found.plugin for leg in self.route.planners}
+        recipe = recipe.model_copy(update={"stages": tuple(s for s in recipe.stages if s.plugin not in names)})
+        for leg in self.route.planners:
+            job = PlanJob(
+                recipe=recipe,
+                bench=bench,
+                options=leg.options,
+                seed=recipe.seed,
+                progress=self.progress,
+                notes=self.notes,
+            )
+            implementation = partial(_implemented, leg.found.card, job)
+            recipe = manager.perform("plan", Step(leg.found.plugin, job, implementation), Recipe)
+        return recipe
+
+    def _journal(self) -> Journal:
+        subject = {
+            "model": sha256(self.request.model),
+            "data": self.split.whole.fingerprint if self.split.whole is not None else "made up",
+            "seed": self.request.recipe.seed,
+            "samples": self.request.recipe.samples,
+            "target": self.route.target.model_dump(mode="json"),
+            "version": environment(set())["quantized-model"],
+        }
+        return Journal(self.journal_path, subject)
+
+    @property
+    def journal_path(self) -> Path:
+        """Where the trials of this run are remembered, until it is done."""
+        return self.route.to.with_name(self.route.to.name + ".trials.jsonl")
+
+    @cached_property
+    def plans(self) -> tuple[Plan, ...]:
+        """One plan a quantizer."""
+        return work_out(self.recipe, self.model.layers(), self.route.quantizers)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The scheme of every layer."""
+        return merged(self.plans, self.model.layers())
+
+    def spelled_out(self) -> Recipe:
+        """The recipe with a rule for every layer, so that a person can see and change each."""
+        rules = tuple(Rule.exactly(name, scheme) for name, scheme in self.plan.layers.items())
+        return self.recipe.model_copy(update={"rules": rules})
+
+    def quantize(self) -> Report:
+        """The whole run; the artifact and its report are there when this returns.
+
+        Raises:
+            QmError: of the kind that says whose fault it is; AuditFailed where a promise was broken, the artifact
+                then lies under its name with ``.rejected`` at the end.
+        """
+        route = self.route
+        report_place = report_path(route.to)
+        refuse_overwrite(report_place, force=self.request.force)
+        quantized = quantize_model(
+            self.catalog.manager,
+            route.quantizers,
+            self._ready(),
+            self.model,
+            data=self.split.calibration,
+            target=route.target,
+            seed=self.recipe.seed,
+            progress=self.progress,
+            notes=self.notes,
+        )
+        with written(route.to, force=self.request.force) as temporary:
+            artifact = export_model(self.catalog.manager, route.exporter, quantized, temporary)
+            seen = self._audit(artifact)
+            speed = self._race(artifact, seen)
+            report = self._report(artifact, seen, speed)
+            if seen.broken:
+                self._reject(temporary, report, seen.broken)
+            report_path(temporary).write_text(report.json_text(), encoding="utf-8")
+        self.journal_path.unlink(missing_ok=True)
+        return report
+
+    def _ready(self) -> tuple[Plan, ...]:
+        """The plans, once the samples are known to fit: what is wrong with them is said before anything is done."""
+        _ = self.split
+        return self.plans
+
+    def _audit(self, artifact: Artifact) -> Audit:
+        route, split = self.route, self.split
+        loader = self.catalog.loader(artifact.path, gives={artifact.format})
+        evidence = Evidence(
+            model=self.model,
+            layers=self.model.layers(),
+            plan=self.plan,
+            float_nbytes=self._float().nbytes,
+            artifact=artifact,
+            judging=split.judging,
+            labels=split.labels,
+            target=route.target,
+            host=targets.host(),
+            synthetic=split.synthetic,
+            again=self._again(),
+        )
+        return audit(
+            evidence,
+            benchmark=route.benchmark.plugin if route.benchmark else None,
+            loader=loader.plugin,
+            can=frozenset(loader.card.can),
+            progress=self.progress,
+        )
+
+    def _again(self) -> str:
+        methods = " ".join(f"-p {stage.plugin}" for stage in self.request.recipe.stages)
+        return f"qm quantize {shlex.quote(str(self.request.model))} {methods}"
+
+    def _float(self) -> Artifact:
+        return Artifact(path=self.request.model, format=self.route.loader.card.gives)
+
+    def _race(self, artifact: Artifact, seen: Audit) -> Ratio | None:
+        if not self.request.benchmark or seen.broken or not self.split.judging or self.route.benchmark is None:
+            return None
+        with runnable(self.request.model, self.catalog) as (reference, _):
+            return race(
+                reference,
+                artifact,
+                self.split.judging[0],
+                catalog=self.catalog,
+                threads=self.request.threads,
+                time_s=self.request.time_s,
+                seed=self.recipe.seed,
+                progress=self.progress,
+            )
+
+    def _report(self, artifact: Artifact, seen: Audit, speed: Ratio | None) -> Report:
+        route, split = self.route, self.split
+        final = Artifact(path=route.to, format=artifact.format)
+        whole, calibration = split.whole, split.calibration
+        uses_data = any(
+            leg.found.card.needs_data(s)
+            for leg, plan in zip(route.quantizers, self.plans, strict=True)
+            for s in plan.schemes()
+        )
+        return Report(
+            created=now(),
+            command=self.request.command or self._again(),
+            model=File.of(self._float()),
+            artifact=File.of(artifact).model_copy(update={"path": str(final.path)}),
+            accepted=not seen.broken,
+            route=tuple(route.lines()),
+            recipe=self.recipe,
+            plan=_texts(self.plan.layers),
+            schemes=_texts(seen.schemes),
+            target=route.target,
+            host=targets.host(),
+            runtime=seen.runtime,
+            decisions=tuple(self.notes),
+            findings=tuple(seen.findings),
+            size=Size(before=self._float().nbytes, after=artifact.nbytes),
+            quality=quality_of(seen.evaluation, synthetic=split.synthetic) if seen.evaluation else None,
+            speed=speed,
+            data=None
+            if whole is None or split.judged is None
+            else SamplesUsed(
+                source=str(whole.source),
+                fingerprint=whole.fingerprint,
+                count=len(whole),
+                calibrated=calibration.indices if calibration is not None and uses_data else (),
+                judged=split.judged.indices,
+                notes=tuple(whole.notes),
+            ),
+            environment=environment(self._distributions()),
+        )
+
+    def _distributions(self) -> set[str]:
+        route = self.route
+        cards: list[Found[Any]] = [route.loader, route.exporter]
+        cards += [leg.found for leg in route.planners] + [leg.found for leg in route.quantizers]
+        named = {d.strip() for found in cards for text in found.card.requires for d in text.split("|")}
+        return named | {self.catalog.manager.offer(found.namespace).distribution for found in cards}
+
+    def _reject(self, temporary: Path, report: Report, broken: Sequence[Finding]) -> None:
+        place = self.route.to.with_name(self.route.to.name + ".rejected")
+        report.write(report_path(place))
+        for made in sorted(temporary.parent.iterdir(), key=lambda p: p.name == temporary.name):
+            shutil.move(made, place if made.name == temporary.name else place.with_name(made.name))
+        first = broken[0]
+        raise AuditFailed(
+            f"{str(self.route.to)!r} does not keep its promise: {first.seen}"
+            + (f" ({first.layer})" if first.layer else ""),
+            hint=f"{first.next} The file is kept as {str(place)!r}, with its report.".strip(),
+        )
+
+
+def _implemented(card: Card, job: Any) -> Any:
+    return card.implementation()(job)
+
+
+def _texts(schemes: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(scheme) for name, scheme in schemes.items()}

@@ -1,0 +1,97 @@
+"""The steps of the pipe, each sent through its hook and its result held against what the card promised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qm.catalog import Found
+from qm.errors import PluginError
+from qm.file import disk_errors
+from qm.manager import Manager
+from qm.plugin import (
+    Artifact,
+    Benchmark,
+    BenchmarkJob,
+    Dataset,
+    Exporter,
+    ExportJob,
+    Loader,
+    LoadJob,
+    Model,
+    Notes,
+    Plan,
+    Progress,
+    QuantizeJob,
+    Session,
+    Step,
+    Target,
+)
+from qm.route import QuantizeLeg
+
+
+def load_model(manager: Manager, found: Found[Loader], path: Path) -> Model:
+    """The model in a file, by the loader that the route chose."""
+    job = LoadJob(path=path, options=found.options({}))
+    model = manager.perform("load", Step(found.plugin, job, lambda: found.card.implementation()(job)), Model)
+    if model.format != found.card.gives:
+        raise PluginError(found.plugin, f"it gave a model of format {model.format!r}, not {found.card.gives!r}")
+    return model
+
+
+def quantize_model(
+    manager: Manager,
+    legs: Sequence[QuantizeLeg],
+    plans: Sequence[Plan],
+    model: Model,
+    *,
+    data: Dataset | None,
+    target: Target,
+    seed: int,
+    progress: Progress,
+    notes: Notes,
+) -> Model:
+    """The model after every quantizer that has something to do, in the pipe's order."""
+    for leg, plan in zip(legs, plans, strict=True):
+        if not plan.quantized():
+            continue
+        job = QuantizeJob(
+            model=model,
+            plan=plan,
+            data=data,
+            target=target,
+            options=leg.options,
+            seed=seed,
+            progress=progress,
+            notes=notes,
+        )
+        model = _quantized(manager, leg, job)
+    return model
+
+
+def _quantized(manager: Manager, leg: QuantizeLeg, job: QuantizeJob) -> Model:
+    found = leg.found
+    model = manager.perform("quantize", Step(found.plugin, job, lambda: found.card.implementation()(job)), Model)
+    promised = found.card.gives or job.model.format
+    if model.format != promised:
+        raise PluginError(found.plugin, f"it gave a model of format {model.format!r}, and its card says {promised!r}")
+    if model is job.model:
+        raise PluginError(found.plugin, "it gave back the model it was handed")
+    return model
+
+
+def export_model(manager: Manager, found: Found[Exporter], model: Model, to: Path) -> Artifact:
+    """Write the model to a temporary path; whoever calls renames it (``qm.file.written``)."""
+    job: ExportJob = ExportJob(model=model, path=to, options=found.options({}))
+    with disk_errors(to):
+        manager.perform("export", Step(found.plugin, job, lambda: found.card.implementation()(job)), Artifact)
+    if not to.exists():
+        raise PluginError(found.plugin, f"export wrote no file {to.name!r}")
+    return Artifact(path=to, format=found.card.gives)
+
+
+def open_session(manager: Manager, found: Found[Benchmark], artifact: Artifact, *, threads: int = 1) -> Session:
+    """The artifact opened by its real runtime, in this process."""
+    job: Any = BenchmarkJob(artifact=artifact, threads=threads, options=found.options({}))
+    return manager.perform("benchmark", Step(found.plugin, job, lambda: found.card.implementation()(job)), Session)

@@ -1,0 +1,115 @@
+"""What a planner may do: look at the layers, work recipes out, and try them on the real runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from qm.catalog import Catalog
+from qm.journal import Journal
+from qm.layout import merged, work_out
+from qm.numerics import Comparison
+from qm.plugin import Batch, Dataset, Layer, Model, Notes, Plan, Recipe, Scheme, Silent, Target, Trial
+from qm.route import Route
+from qm.step import export_model, open_session, quantize_model
+
+
+class Workbench:
+    """A bench over the stages that follow the planner.
+
+    ``calibration`` is what the quantizers see and ``judging`` what the trials are measured on; the verdict on the
+    final artifact is made on other samples than these where there are enough.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        route: Route,
+        model: Model,
+        calibration: Dataset | None,
+        judging: Sequence[Batch],
+        journal: Journal,
+        seed: int = 0,
+    ) -> None:
+        self._catalog = catalog
+        self._route = route
+        self._model = model
+        self._calibration = calibration
+        self._judging = judging
+        self._journal = journal
+        self._seed = seed
+
+    @cached_property
+    def layers(self) -> Sequence[Layer]:
+        """The model's layers, in execution order."""
+        return tuple(self._model.layers())
+
+    @property
+    def target(self) -> Target:
+        """The device planned for."""
+        return self._route.target
+
+    @cached_property
+    def float_nbytes(self) -> int:
+        """Bytes of the model as it is now."""
+        return self._model.nbytes()
+
+    def offers(self, layer: Layer) -> tuple[Scheme, ...]:
+        """The schemes that the stages after the planner offer for the layer, float aside."""
+        every = {scheme for leg in self._route.quantizers for scheme in leg.found.card.offers(layer)}
+        return tuple(sorted(every, key=str))
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """The recipe worked out, layer by layer, float layers included."""
+        return merged(work_out(recipe, self.layers, self._route.quantizers), self.layers)
+
+    def run(self, recipe: Recipe) -> Trial:
+        """Quantize, export and run the recipe; a plan tried before is remembered, not tried again."""
+        key = self._key(recipe)
+        known = self._journal.get(key)
+        if known is None:
+            known = self._measure(recipe)
+            self._journal.add(key, known)
+        return Trial(recipe=recipe, **known)
+
+    def _key(self, recipe: Recipe) -> str:
+        plan = {name: str(scheme) for name, scheme in self.plan(recipe).layers.items()}
+        stages = [stage.model_dump(mode="json") for stage in recipe.stages]
+        return hashlib.sha256(json.dumps([plan, stages], sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _reference(self) -> list[Batch]:
+        return [self._model.run(batch) for batch in self._judging]
+
+    def _measure(self, recipe: Recipe) -> dict[str, float | int | None]:
+        plans = work_out(recipe, self.layers, self._route.quantizers)
+        manager = self._catalog.manager
+        quantized = quantize_model(
+            manager,
+            self._route.quantizers,
+            plans,
+            self._model,
+            data=self._calibration,
+            target=self.target,
+            seed=self._seed,
+            progress=Silent(),
+            notes=Notes(),
+        )
+        with tempfile.TemporaryDirectory(prefix="qm-trial-") as folder:
+            place = Path(folder) / f"trial{self._route.exporter.card.suffix}"
+            artifact = export_model(manager, self._route.exporter, quantized, place)
+            comparison = Comparison()
+            session = open_session(manager, self._catalog.benchmark(artifact.format), artifact)
+            for batch, reference in zip(self._judging, self._reference, strict=True):
+                comparison.update(reference, session.run(batch))
+            agreement = comparison.agreement
+            return {
+                "nbytes": artifact.nbytes,
+                "sqnr_db": comparison.sqnr_db,
+                "agreement": None if agreement != agreement else agreement,
+            }

@@ -1,0 +1,81 @@
+"""Writing an ONNX file: the same bytes for the same model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, external_data_helper
+from qm.plugin import Artifact, ExportJob, UsageError
+
+from qm_onnx import graph
+from qm_onnx.model import OnnxModel, has_external
+
+BESIDE_FROM = (1 << 31) - (1 << 24)
+"""Bytes of a model, with a margin below protobuf's 2 GB, from which the weights go into a file of their own."""
+
+ALIGNED = 4096
+"""Offsets in the data file are multiples of a page, so that it can be mapped."""
+
+SMALL = 1024
+"""Tensors of fewer bytes stay in the model."""
+
+
+def export(job: ExportJob) -> Artifact:
+    """Write the model to ``job.path``, with ``NAME.onnx.data`` beside it where its weights need that."""
+    if not isinstance(job.model, OnnxModel):
+        raise UsageError(f"{job.model!r} is not an ONNX model", hint="Export it with the exporter of its own format.")
+    write(job.model.proto, job.path, folder=job.model.source.parent if job.model.source else None)
+    return Artifact(path=job.path, format="onnx")
+
+
+def write(proto: ModelProto, path: Path, *, folder: Path | None = None, beside_from: int = BESIDE_FROM) -> None:
+    """Write a model; ``folder`` is where its external data lies now, ``beside_from`` the size that splits it in two."""
+    if has_external(proto) or proto.ByteSize() >= beside_from:
+        proto = _split(proto, path, folder or Path())
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _split(proto: ModelProto, path: Path, folder: Path) -> ModelProto:
+    """The model with its large tensors moved to the data file, one tensor in memory at a time."""
+    data = path.with_name(path.name + ".data")
+    fresh = ModelProto()
+    fresh.CopyFrom(proto)
+    with data.open("wb") as f:
+        for old, new in zip(graph.tensors(proto), graph.tensors(fresh), strict=True):
+            _store(old, new, f, data.name, folder)
+    return fresh
+
+
+def _store(old: TensorProto, new: TensorProto, f: BinaryIO, location: str, folder: Path) -> None:
+    external = old.data_location == TensorProto.EXTERNAL
+    if not external and old.ByteSize() < SMALL:
+        return
+    if old.data_type == TensorProto.STRING:
+        return
+    content = _content(old, folder) if external else raw(old)
+    f.write(b"\0" * (-f.tell() % ALIGNED))
+    offset = f.tell()
+    f.write(content)
+    for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data"):
+        new.ClearField(field)
+    new.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(len(content)))):
+        new.external_data.add(key=key, value=value)
+
+
+def raw(tensor: TensorProto) -> bytes:
+    """The bytes of a tensor as raw_data holds them."""
+    if tensor.HasField("raw_data"):
+        return bytes(tensor.raw_data)
+    fresh = onnx.numpy_helper.from_array(np.asarray(onnx.numpy_helper.to_array(tensor)))
+    return bytes(fresh.raw_data)
+
+
+def _content(tensor: TensorProto, folder: Path) -> bytes:
+    info = external_data_helper.ExternalDataInfo(tensor)
+    with (folder / info.location).open("rb") as f:
+        f.seek(info.offset or 0)
+        return bytes(f.read(info.length or -1))

@@ -1,0 +1,72 @@
+"""Scales of few-bit groups by least squared error, which a search finds and the plain range does not."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qm.numerics.affine import Grid, limits
+from qm.plugin import Array
+
+Floats = NDArray[np.float32]
+
+SHRINKS = tuple(np.linspace(1.0, 0.7, 7))
+"""Shares of a group's range that are tried."""
+
+_BLOCK = 1 << 21
+
+
+def group_grid(w: Array, *, bits: int, group: int, axis: int) -> Grid:
+    """The unsigned grid of each group of ``group`` values along ``axis`` with the least squared error.
+
+    For each share of the group's range, the zero point that falls to it and its two neighbours are tried, the scale of
+    each is replaced by the one that is best for the integers it gave, and the best of all is kept.
+    Source: least squares of ``w - s (q - z)`` over s at fixed q and z: ``s = sum(w (q - z)) / sum((q - z)**2)``.
+    """
+    moved = np.moveaxis(np.asarray(w, np.float32), axis, -1)
+    count = -(-moved.shape[-1] // group)
+    padded = np.zeros((*moved.shape[:-1], count * group), np.float32)
+    padded[..., : moved.shape[-1]] = moved  # Zeros cost nothing: every grid holds zero exactly.
+    rows = padded.reshape(-1, group)
+    scale, zero = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+    step = max(1, _BLOCK // group)
+    for i in range(0, len(rows), step):
+        scale[i : i + step], zero[i : i + step] = _best(rows[i : i + step], limits(bits, signed=False)[1])
+    shape = (*moved.shape[:-1], count)
+    return Grid(
+        scale=np.ascontiguousarray(np.moveaxis(scale.reshape(shape), -1, axis)),
+        zero_point=np.ascontiguousarray(np.moveaxis(zero.reshape(shape), -1, axis).astype(np.int32)),
+        bits=bits,
+        signed=False,
+        axis=axis,
+        group=group,
+    )
+
+
+def _best(rows: Floats, top: int) -> tuple[Floats, Floats]:
+    """Scale and zero point of each row."""
+    low, high = rows.min(axis=1, initial=0), rows.max(axis=1, initial=0)
+    width = (high - low) / np.float32(top)
+    width[width < np.finfo(np.float32).tiny * top] = 1
+    scale, zero = width.copy(), np.clip(np.rint(-low / width), 0, top).astype(np.float32)
+    least = np.full(len(rows), np.inf, np.float32)
+    for shrink in SHRINKS:
+        trial = width * np.float32(shrink)
+        middle = np.rint(-low / width)
+        for shift in (-1, 0, 1):
+            z = np.clip(middle + shift, 0, top).astype(np.float32)
+            s, error = _refined(rows, trial, z, top)
+            better = error < least
+            least[better], scale[better], zero[better] = error[better], s[better], z[better]
+    return scale, zero
+
+
+def _refined(rows: Floats, scale: Floats, zero: Floats, top: int) -> tuple[Floats, Floats]:
+    """The best scale for the integers that ``scale`` and ``zero`` give, and its squared error with new integers."""
+    steps = np.clip(np.rint(rows / scale[:, None]), -zero[:, None], top - zero[:, None])
+    square = np.einsum("ij,ij->i", steps, steps)
+    best = np.divide(np.einsum("ij,ij->i", rows, steps), square, out=scale.copy(), where=square > 0)
+    best = np.where(best > 0, best, scale).astype(np.float32)
+    steps = np.clip(np.rint(rows / best[:, None]), -zero[:, None], top - zero[:, None])
+    off = rows - steps * best[:, None]
+    return best, np.einsum("ij,ij->i", off, off)

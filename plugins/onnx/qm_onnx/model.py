@@ -1,0 +1,125 @@
+"""An ONNX model in memory, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnxruntime as ort
+from onnx import ModelProto, TensorProto, ValueInfoProto
+from qm.plugin import Array, Batch, Layer, Model, Scheme, TensorSpec, Unsupported
+
+from qm_onnx import graph, layer, runtime, scheme
+from qm_onnx.normalize import is_quantized as proto_is_quantized
+from qm_onnx.watch import watched
+
+
+class OnnxModel(Model):
+    """An ONNX model. Its graph must not be changed once it is in here: build another, with ``with_proto``."""
+
+    format: ClassVar[str] = "onnx"
+
+    def __init__(self, proto: ModelProto, *, source: Path | None = None, notes: Sequence[str] = ()) -> None:
+        self.proto = proto
+        self.source = source
+        self.notes = tuple(notes)
+        self._layers: tuple[Layer, ...] | None = None
+        self._schemes: dict[str, Scheme] | None = None
+        self._plain: ort.InferenceSession | None = None
+        self._watching: tuple[tuple[str, ...], ort.InferenceSession, dict[str, str]] | None = None
+
+    @property
+    def native(self) -> ModelProto:
+        return self.proto
+
+    def with_proto(self, proto: ModelProto) -> OnnxModel:
+        """Another graph from the same source."""
+        return OnnxModel(proto, source=self.source, notes=self.notes)
+
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        stored = {t.name for t in self.proto.graph.initializer}
+        return tuple(_spec(v) for v in self.proto.graph.input if v.name not in stored)
+
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return tuple(_spec(v) for v in self.proto.graph.output)
+
+    def nbytes(self) -> int:
+        return int(self.proto.ByteSize()) + external_nbytes(self.proto)
+
+    def layers(self) -> tuple[Layer, ...]:
+        if self._layers is None:
+            self._layers = layer.layers(self.proto)
+        return self._layers
+
+    def schemes(self) -> dict[str, Scheme]:
+        if self._schemes is None:
+            self._schemes = scheme.schemes(self.proto)
+        return dict(self._schemes)
+
+    def run(self, batch: Batch, watch: Sequence[str] = ()) -> dict[str, Array]:
+        """Outputs by name, and activations by layer name.
+
+        A layer's activation is what a fused kernel yields: past a Relu or Clip that alone reads the layer's result,
+        and dequantized where the graph quantizes it there. Halves come as float32. Layers inside control flow cannot be
+        watched.
+        """
+        names = [v.name for v in self.proto.graph.output]
+        if not watch:
+            if self._plain is None:
+                self._plain = self.session()
+            return runtime.run(self._plain, batch, names)
+        key = tuple(sorted(set(watch)))
+        if self._watching is None or self._watching[0] != key:
+            proto, places = watched(self.proto, key)
+            self._watching = (key, self._open(proto, runtime.options()), places)
+        _, session, places = self._watching
+        values = runtime.run(session, batch, list(dict.fromkeys([*names, *places.values()])))
+        return {name: values[name] for name in names} | {name: _floats(values[p]) for name, p in places.items()}
+
+    def session(
+        self, *, level: ort.GraphOptimizationLevel = runtime.ALL, extra_outputs: Sequence[str] = ()
+    ) -> ort.InferenceSession:
+        """A session of its own on the graph, with tensors named in ``extra_outputs`` as outputs too."""
+        proto = self.proto
+        if extra_outputs:
+            proto = ModelProto()
+            proto.CopyFrom(self.proto)
+            there = {o.name for o in proto.graph.output}
+            proto.graph.output.extend(ValueInfoProto(name=n) for n in dict.fromkeys(extra_outputs) if n not in there)
+        return self._open(proto, runtime.options(level))
+
+    def _open(self, proto: ModelProto, settings: ort.SessionOptions) -> ort.InferenceSession:
+        folder = self.source.parent if self.source is not None and has_external(proto) else None
+        return runtime.open_proto(proto, name=str(self.source or "model"), folder=folder, settings=settings)
+
+
+def _floats(activation: Array) -> Array:
+    """Half-precision activations as float32, so that sums of their squares stay finite."""
+    return activation.astype(np.float32) if activation.dtype == np.float16 else activation
+
+
+def is_quantized(model: OnnxModel) -> bool:
+    """Whether the model is quantized already."""
+    return proto_is_quantized(model.proto)
+
+
+def has_external(proto: ModelProto) -> bool:
+    """Whether weights lie in a file of their own."""
+    return any(t.data_location == TensorProto.EXTERNAL for t in graph.tensors(proto))
+
+
+def external_nbytes(proto: ModelProto) -> int:
+    """Bytes of the weights that lie in a file of their own."""
+    entries = (e for t in graph.tensors(proto) if t.data_location == TensorProto.EXTERNAL for e in t.external_data)
+    return sum(int(e.value) for e in entries if e.key == "length")
+
+
+def _spec(value: ValueInfoProto) -> TensorSpec:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise Unsupported(f"{value.name!r} is a {str(kind).removesuffix('_type')}, not a tensor")
+    tensor = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in tensor.shape.dim)
+    return TensorSpec(name=value.name, shape=shape, dtype=runtime.type_name(tensor.elem_type))

@@ -1,0 +1,37 @@
+"""What the methods can be told with ``-o name=value``. No framework is imported here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from qm.plugin import Field, Options
+
+STATIC_OPERATORS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+
+
+class PtqOptions(Options):
+    """Options of static quantization."""
+
+    ranges: Literal["minmax", "percentile", "mse", "entropy"] = Field(
+        default="minmax", description="how an activation's range is taken from what calibration saw"
+    )
+    percentile: float = Field(
+        default=99.99, gt=50, le=100, description="share of values inside the range, for ranges=percentile, in percent"
+    )
+    operators: str = Field(
+        default="auto",
+        description="operator kinds to quantize beside the layers, comma-separated, such as Add,MaxPool; none for no "
+        "others; auto for those between integer kernels",
+    )
+
+
+class DynamicOptions(Options):
+    """Options of dynamic quantization."""
+
+
+class WeightsOptions(Options):
+    """Options of weight-only quantization."""
+
+
+class Fp16Options(Options):
+    """Options of half precision."""

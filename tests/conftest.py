@@ -1,0 +1,51 @@
+"""What the tests of every folder share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("QM_BLOCK", "QM_WITH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real models and data sets; the test is skipped where there is none."""
+    place = Path(os.environ.get("QM_DATA") or Path(__file__).parents[2] / "shared")
+    if not (place / "data").is_dir():
+        pytest.skip(f"no models and data sets: QM_DATA is not set and {place} is not there")
+    return place
+
+
+Publish = Callable[..., None]
+
+
+@pytest.fixture
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publish]:
+    """Install a distribution with a plugin of one module: ``publish("acme", code)``; it is gone after the test."""
+    made: list[str] = []
+
+    def install(name: str, code: str, *, distribution: str = "", version: str = "1.0", module: str = "") -> None:
+        distribution = distribution or f"qm-{name}"
+        module = module or f"plugin_{distribution.replace('-', '_')}"
+        place = tmp_path / f"site-{distribution}"
+        info = place / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[qm.v1]\n{name} = {module}\n")
+        (place / f"{module}.py").write_text(textwrap.dedent(code))
+        monkeypatch.syspath_prepend(str(place))
+        made.append(module)
+
+    yield install
+    for module in made:
+        sys.modules.pop(module, None)
