@@ -85,7 +85,9 @@ class Encoder:
     def heads(self, x: str, name: str, *, order: tuple[int, ...]) -> str:
         count = self.config["num_attention_heads"]
         shape = self.constant("head_shape", [0, 0, count, self.config["hidden_size"] // count])
-        return self.op("Transpose", self.op("Reshape", x, shape, name=f"{name}.split"), name=f"{name}.heads", perm=order)
+        return self.op(
+            "Transpose", self.op("Reshape", x, shape, name=f"{name}.split"), name=f"{name}.heads", perm=order
+        )
 
     def attention(self, x: str, mask: str, name: str) -> str:
         order = {"query": (0, 2, 1, 3), "key": (0, 2, 3, 1), "value": (0, 2, 1, 3)}
@@ -106,7 +108,11 @@ class Encoder:
         x = self.attention(x, mask, f"{name}.attention")
         wide = self.linear(x, f"{name}.intermediate.dense")
         # GELU by the error function, spelled out for opset 17.
-        erf = self.op("Erf", self.op("Mul", wide, self.constant("root", np.float32(0.5**0.5)), name=f"{name}.z"), name=f"{name}.erf")
+        erf = self.op(
+            "Erf",
+            self.op("Mul", wide, self.constant("root", np.float32(0.5**0.5)), name=f"{name}.z"),
+            name=f"{name}.erf",
+        )
         share = self.op("Add", erf, self.constant("one", np.float32(1)), name=f"{name}.one")
         half = self.op("Mul", wide, self.constant("half", np.float32(0.5)), name=f"{name}.half")
         out = self.linear(self.op("Mul", half, share, name=f"{name}.gelu"), f"{name}.output.dense")

@@ -38,6 +38,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code."""
     args = sys.argv[1:] if argv is None else argv
+    _treat_termination_as_interrupt()
     try:
         code = _dispatch(args)
         sys.stdout.flush()
@@ -49,6 +50,15 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was left behind", file=sys.stderr)
         return 130
+
+
+def _treat_termination_as_interrupt() -> None:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that temporary files go."""
+    import signal
+    import threading
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _dispatch(args: list[str]) -> int:

@@ -10,9 +10,10 @@ import numpy as np
 
 from qm.errors import QmError, Unsupported
 from qm.evaluation import Evaluation, evaluate
-from qm.plugin import Artifact, Batch, Can, Layer, Model, OpTime, Plan, Progress, Scheme, Target
+from qm.plugin import Artifact, Can, Layer, Model, OpTime, Plan, Progress, Scheme, Target
 from qm.report import Finding, Level
 from qm.scheme import Activations
+from qm.split import Batches
 from qm.worker import Worker
 
 LOWEST_SQNR_DB = 0.0
@@ -44,14 +45,19 @@ class Audit:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What the artifact is held against. ``again`` is the command that made it, to build the next one from."""
+    """What the artifact is held against.
+
+    ``left_out`` names the layers that a rule wants in float; ``again`` is the command that made the artifact, to build
+    the next one from.
+    """
 
     model: Model
     layers: Sequence[Layer]
     plan: Plan
+    left_out: frozenset[str]
     float_nbytes: int
     artifact: Artifact
-    judging: Sequence[Batch]
+    judging: Batches
     labels: Sequence[int] | None
     target: Target
     host: Target
@@ -151,8 +157,9 @@ def check_outputs(seen: Audit, evidence: Evidence, worker: Worker, progress: Pro
         seen.add("agrees", Level.WARNING, "no inputs to compare on could be made up", todo="Give samples with --data.")
         return
     total = len(evidence.judging)
-    before = (evidence.model.run(batch) for batch in progress.track(evidence.judging, "comparing", total))
-    evaluation = evaluate(before, worker.run(evidence.judging), evidence.labels)
+    batches = progress.track(evidence.judging, "comparing", total)
+    pairs = ((evidence.model.run(batch), next(worker.run([batch]))) for batch in batches)
+    evaluation = evaluate(pairs, evidence.labels)
     seen.evaluation = evaluation
     comparison = evaluation.comparison
     if not comparison.finite:
@@ -267,9 +274,10 @@ def check_coverage(seen: Audit, evidence: Evidence) -> None:
         return
     done = {name for name, scheme in seen.schemes.items() if not scheme.is_float}
     share = sum(layer.weights for layer in evidence.layers if layer.name in done) / total
-    left = sorted((m for m in evidence.layers if m.name not in done), key=lambda m: -m.weights)
+    wanted = [m for m in evidence.layers if m.name not in evidence.left_out]
+    left = sorted((m for m in wanted if m.name not in done), key=lambda m: -m.weights)
     text = f"{share:.1%} of the weights are quantized"
-    if share >= 0.5 or not left:
+    if sum(m.weights for m in left) <= 0.5 * total:
         seen.add("coverage", Level.OK, text)
     else:
         seen.add(

@@ -20,6 +20,7 @@ from qm.measurement import Latency, Ratio
 from qm.plugin import Artifact, Batch, Loader, Progress
 from qm.recipe import Strict
 from qm.report import File, Quality, Report, report_path
+from qm.split import Batches
 from qm.step import export_model, load_model
 from qm.synthetic import synthetic
 from qm.worker import Worker
@@ -98,7 +99,7 @@ def compare(
         name = catalog.benchmark(artifact.format).plugin
         with Worker(artifact, benchmark=name, loader=loader.plugin, threads=threads) as worker:
             samples, notes = _samples(data, worker, path, seed)
-            batches: list[Batch] = list(samples) if samples is not None else synthetic(worker.inputs, 1, seed)
+            batches: Batches = samples if samples is not None else synthetic(worker.inputs, 1, seed)
             if samples is None:
                 notes.append("no data: timed on made-up inputs; give --data to see accuracy")
             if baseline is None:
@@ -114,7 +115,7 @@ def _alone(
     path: Path,
     artifact: Artifact,
     worker: Worker,
-    batches: list[Batch],
+    batches: Batches,
     samples: Samples | None,
     notes: list[str],
     precision: float,
@@ -126,8 +127,7 @@ def _alone(
     accuracy = None
     if samples is not None and samples.labels is not None:
         tracked = progress.track(batches, "judging", len(batches))
-        outputs = [dict(out) for out in worker.run(tracked)]
-        found = evaluate(outputs, outputs, samples.labels)
+        found = evaluate(((outputs, outputs) for outputs in worker.run(tracked)), samples.labels)
         accuracy = float(np.mean(np.equal(found.after, found.labels)))
     notes.append("without a --baseline, nothing is said of what was lost or gained")
     return BenchmarkReport(
@@ -138,7 +138,7 @@ def _alone(
 def _against(
     measured: tuple[Path, Artifact],
     against: tuple[Path, Artifact],
-    batches: list[Batch],
+    batches: Batches,
     samples: Samples | None,
     notes: list[str],
     *,
@@ -156,7 +156,7 @@ def _against(
     ):
         labels = None if samples is None else samples.labels
         tracked = progress.track(batches, "judging", len(batches))
-        evaluation = evaluate(one.run(tracked), other.run(batches), labels)
+        evaluation = evaluate(((next(one.run([b])), next(other.run([b]))) for b in tracked), labels)
     speed = race(
         before,
         after,
@@ -188,13 +188,14 @@ def _samples(data: Any, worker: Worker, path: Path, seed: int) -> tuple[Samples 
     if not place.exists():
         return samples, notes
     used = Report.read(place).data
-    if used is None or not used.calibrated or used.fingerprint != samples.fingerprint:
+    if used is None or used.fingerprint != samples.fingerprint:
         return samples, notes
-    seen = set(used.calibrated)
+    seen = {*used.calibrated, *used.tried}
     kept = [i for i, index in enumerate(samples.indices) if index not in seen]
     if not kept:
-        raise UsageError("every sample of the data was used to calibrate", hint="Give samples that were not.")
-    notes.append(f"left out {len(samples) - len(kept)} samples that calibrated the artifact, as its report says")
+        raise UsageError("every sample of the data was used to make the artifact", hint="Give samples that were not.")
+    if seen:
+        notes.append(f"left out {len(seen)} samples that were used to make the artifact, as its report says")
     return samples.subset(kept), notes
 
 

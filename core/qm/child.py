@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import BinaryIO
 
 import numpy as np
@@ -21,7 +21,7 @@ from qm.catalog import Catalog
 from qm.errors import PluginError, QmError
 from qm.manager import blame
 from qm.memory import Memory
-from qm.pipe import Failure, Opened, Order, receive, send
+from qm.pipe import Failure, Opened, Order, Timed, receive, send
 from qm.plugin import Benchmark, BenchmarkJob, Loader, LoadJob, Step
 from qm.scheme import Scheme
 from qm.types import Array, Batch, Layer, Model, OpTime, Session
@@ -48,21 +48,23 @@ class Bay:
     def hold(self, batch: Batch) -> None:
         self.batch = batch
 
-    def block(self, runs: int, drop: int) -> list[float]:
+    def block(self, runs: int, drop: int) -> Timed:
         run, batch, seconds = self.session.run, self.batch, [0.0] * runs
         collecting = gc.isenabled()
         gc.disable()
         try:
             for _ in range(drop):
                 run(batch)
+            cpu_s = process_time()
             for i in range(runs):
                 start = perf_counter()
                 run(batch)
                 seconds[i] = perf_counter() - start
+            cpu_s = process_time() - cpu_s
         finally:
             if collecting:
                 gc.enable()
-        return seconds
+        return Timed(seconds=seconds, cpu_s=cpu_s)
 
     def profile(self, batch: Batch) -> list[OpTime]:
         return list(self.session.profile(batch))
@@ -84,7 +86,7 @@ class Bay:
         found = self.catalog.find(self.order.loader, Loader)
         job = LoadJob(path=self.order.artifact.path, options=found.card.options())
         step: Step[LoadJob, Model] = Step(self.order.loader, job, lambda: found.card.implementation()(job))
-        return self.catalog.manager.perform("load", step, Model)  # type: ignore[type-abstract]
+        return self.catalog.manager.perform("load", step, Model)
 
 
 DOING = {
@@ -110,7 +112,7 @@ def opened(order: Order) -> tuple[Bay, Opened]:
     step: Step[BenchmarkJob, Session] = Step(order.benchmark, job, lambda: implementation(job))
     memory = Memory.now()
     start = perf_counter()
-    session = catalog.manager.perform("benchmark", step, Session)  # type: ignore[type-abstract]
+    session = catalog.manager.perform("benchmark", step, Session)
     load_s = perf_counter() - start
     with blame(order.benchmark, f"asking {order.name} for its inputs"):
         told = Opened(runtime=str(session.runtime), inputs=tuple(session.inputs()), load_s=load_s)

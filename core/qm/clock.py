@@ -16,7 +16,7 @@ from time import perf_counter
 import numpy as np
 
 from qm.interval import Interval, of_rounds
-from qm.measurement import Latency, Ratio, StoppedBy, least_samples
+from qm.measurement import Bounds, Latency, Ratio, StoppedBy, least_samples
 from qm.progress import Progress, Silent
 from qm.target import host
 from qm.types import Array, Batch, TensorSpec
@@ -33,8 +33,12 @@ MOST_RUNS = 2000
 DROPPED = 3
 BLOCK_S = 0.02
 """A block of fast runs lasts at least this long, so that the clock and the wake-up of a process do not count."""
-AGREE = 0.02
+LEAST_TIMING_S = 0.5
+"""A round times at least this long, however long its processes took to start."""
+AGREE = 0.05
 """Two warm-up windows agree when their medians differ by no more than this share."""
+WARM_UP_SHARE = 0.1
+WARM_UP_CAP_S = 3.0
 NOISE_SHARE = 0.2
 """Share of the time that goes into the noise floor."""
 PERCENTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
@@ -67,13 +71,15 @@ class Side:
     worker: Worker
     batch: Batch
     blocks: list[list[float]] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
     settled: bool = False
     peak_bytes: int = 0
 
-    def time(self, grain: Grain) -> float:
-        """Time one more block; its median in seconds."""
-        self.blocks.append(self.worker.block(self.batch, runs=grain.runs, drop=grain.drop))
-        return median(self.blocks[-1])
+    def time(self, grain: Grain) -> None:
+        """Time one more block."""
+        timed = self.worker.timed(self.batch, runs=grain.runs, drop=grain.drop)
+        self.blocks.append(timed.seconds)
+        self.cpu_s.append(timed.cpu_s)
 
     def warm_up(self, cap_s: float) -> float:
         """Run until the medians of two successive windows agree, or the cap is reached; the last median in seconds."""
@@ -101,6 +107,13 @@ class Round:
         """The logarithm of time before over time after, pair by pair."""
         before, after = (side.blocks for side in self.sides)
         return [math.log(median(b) / median(a)) for b, a in zip(before, after, strict=True)]
+
+    def cpu_ratios(self) -> list[float] | None:
+        """The same of processor time; None where its clock is too coarse."""
+        before, after = (side.cpu_s for side in self.sides)
+        if min(*before, *after) <= 0:
+            return None
+        return [math.log(b / a) for b, a in zip(before, after, strict=True)]
 
 
 def compare(
@@ -141,6 +154,7 @@ def compare(
         low=found.low,
         high=found.high,
         over=found.over,
+        cpu=_cpu_ratio(rounds, rng),
         noise_floor=noise,
         rounds=len(rounds),
         blocks=sum(len(r.sides[0].blocks) for r in rounds),
@@ -171,7 +185,7 @@ def measure(
     start = perf_counter()
     rng = np.random.default_rng(seed)
     side = Side(worker, batch)
-    run_s = side.warm_up(0.2 * time_s)
+    run_s = side.warm_up(min(WARM_UP_CAP_S, 2 * WARM_UP_SHARE * time_s))
     grain = Grain.fitting(run_s, start + time_s - perf_counter())
     stopped_by: StoppedBy = "time"
 
@@ -221,14 +235,15 @@ def _round(opens: Sequence[tuple[Open, Batch]], share_s: float, rng: np.random.G
     start = perf_counter()
     with ExitStack() as stack:
         sides = tuple(Side(stack.enter_context(open_it()), batch) for open_it, batch in opens)
-        share_s = max(share_s, 0.0)
-        run_s = [side.warm_up(0.1 * share_s) for side in sides]
+        cap_s = min(WARM_UP_CAP_S, WARM_UP_SHARE * max(share_s, 0.0))
+        run_s = [side.warm_up(cap_s) for side in sides]
         ready = perf_counter()
-        grain = Grain.fitting(min(run_s), (start + share_s - ready) * 2 * min(run_s) / sum(run_s))
+        end = max(start + share_s, ready + LEAST_TIMING_S)
+        grain = Grain.fitting(min(run_s), (end - ready) * len(sides) * min(run_s) / sum(run_s))
         for made in range(MOST_BLOCKS):
-            spent_s = perf_counter() - ready
-            enough = made >= LEAST_BLOCKS and spent_s >= ready - start
-            late = made >= 2 and perf_counter() + spent_s / made > start + share_s
+            now = perf_counter()
+            enough = made >= LEAST_BLOCKS and now - ready >= ready - start
+            late = made >= 2 and now + (now - ready) / made > end
             if enough or late:
                 break
             for i in rng.permutation(len(sides)):
@@ -248,6 +263,15 @@ def _is_look(rounds: int) -> bool:
 
 def _log_ratio(rounds: Sequence[Round], rng: np.random.Generator) -> Interval:
     return of_rounds([r.ratios() for r in rounds], rng)
+
+
+def _cpu_ratio(rounds: Sequence[Round], rng: np.random.Generator) -> Bounds | None:
+    ratios = [r.cpu_ratios() for r in rounds]
+    known = [r for r in ratios if r is not None]
+    if len(known) < len(ratios) or any(side.worker.threads != 1 for side in rounds[0].sides):
+        return None
+    found = of_rounds(known, rng).exp()
+    return Bounds(ratio=found.estimate, low=found.low, high=found.high)
 
 
 def _half_width(interval: Interval) -> float:
@@ -274,6 +298,7 @@ def _latency(rounds: Sequence[Round], which: int, rng: np.random.Generator, stop
         dropped=rounds[-1].grain.drop,
         load_ms=1e3 * median(side.worker.load_s for side in sides),
         peak_bytes=max(side.peak_bytes for side in sides),
+        cpu_share=sum(sum(side.cpu_s) for side in sides) / sum(sum(sum(b) for b in side.blocks) for side in sides),
         settled=all(side.settled for side in sides),
         stopped_by=stopped_by,
     )

@@ -31,9 +31,10 @@ class RouteError(UsageError):
         if len(problems) == 1:
             super().__init__(first.message, hint=first.hint)
         else:
-            lines = [f"{i}. {p.message}" + (f" {p.hint}" if p.hint else "") for i, p in enumerate(problems, 1)]
+            lines = [f"{i}. {p.message}" + (f". {p.hint}" if p.hint else "") for i, p in enumerate(problems, 1)]
             super().__init__(f"the request has {len(problems)} problems:\n" + "\n".join(lines))
         self.problems = tuple(problems)
+        self.exit_code = max(p.exit_code for p in problems)
 
 
 class NotReady(UsageError):

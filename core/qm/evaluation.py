@@ -37,17 +37,15 @@ class Evaluation:
             self.after.append(second)
 
 
-def evaluate(
-    before: Iterable[Batch], after: Iterable[Batch], labels: Sequence[int] | NDArray[np.int64] | None
-) -> Evaluation:
-    """Both runs, sample by sample; ``labels``, where given, has one entry a sample.
+def evaluate(pairs: Iterable[tuple[Batch, Batch]], labels: Sequence[int] | NDArray[np.int64] | None) -> Evaluation:
+    """Outputs before and after, sample by sample; ``labels``, where given, has one entry a sample.
 
     Raises:
         UsageError: there are labels, and the outputs are not scores of classes.
     """
     evaluation = Evaluation()
-    for index, (one, other) in enumerate(zip(before, after, strict=True)):
-        evaluation.update(one, matched(one, other), None if labels is None else int(labels[index]))
+    for index, (before, after) in enumerate(pairs):
+        evaluation.update(before, matched(before, after), None if labels is None else int(labels[index]))
     return evaluation
 
 

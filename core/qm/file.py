@@ -65,7 +65,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UsageError(
                 f"no space left to write {str(path)!r}", hint="Free some space, or write to another disk with --to."
             ) from e

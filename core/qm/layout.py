@@ -50,6 +50,12 @@ def merged(plans: Sequence[Plan], layers: Sequence[Layer]) -> Plan:
     return Plan({layer.name: every.get(layer.name, FLOAT) for layer in layers})
 
 
+def left_out(recipe: Recipe, layers: Sequence[Layer]) -> frozenset[str]:
+    """The layers that a rule wants in float."""
+    last = {layer.name: [r for r in recipe.rules if r.matches(layer.name)][-1:] for layer in layers}
+    return frozenset(name for name, rules in last.items() if rules and Scheme.parse(rules[0].scheme).is_float)
+
+
 def _check_rules(rules: Sequence[Rule], layers: Sequence[Layer], legs: Sequence[QuantizeLeg]) -> None:
     names = [layer.name for layer in layers]
     for rule in rules:

@@ -9,6 +9,9 @@ from pydantic import Field
 
 from qm.recipe import Strict
 
+BUSY = 0.9
+"""A process of one thread that gets less than this share of a core has company."""
+
 StoppedBy = Literal["precision", "time"]
 
 
@@ -34,6 +37,7 @@ class Latency(Strict):
     dropped: int = Field(description="runs at the start of a block that are not timed")
     load_ms: float = Field(description="time to open the artifact, the runtime's import aside")
     peak_bytes: int = Field(description="resident memory at its worst, less that before the artifact was opened")
+    cpu_share: float = Field(description="processor time over wall time of the timed runs, all threads together")
     settled: bool = Field(description="whether warm-up ended because two windows agreed, and not at its time cap")
     stopped_by: StoppedBy
 
@@ -46,6 +50,14 @@ class Latency(Strict):
         )
 
 
+class Bounds(Strict):
+    """A ratio between the ends of its 95 % interval."""
+
+    ratio: float
+    low: float
+    high: float
+
+
 class Ratio(Strict):
     """How many times as fast ``after`` is as ``before``, the two timed alternately."""
 
@@ -55,6 +67,9 @@ class Ratio(Strict):
     low: float = Field(description="lower end of the 95 % interval")
     high: float = Field(description="upper end of the 95 % interval")
     over: Literal["blocks", "rounds"] = Field(description="what the interval was taken over, the wider of both")
+    cpu: Bounds | None = Field(
+        default=None, description="the ratio of processor times, of one thread only: deaf to what else the machine does"
+    )
     noise_floor: float = Field(description="what a model may differ from itself here and now, as a share")
     rounds: int
     blocks: int = Field(description="pairs of blocks over all rounds")
@@ -85,7 +100,11 @@ class Ratio(Strict):
         return f"cannot tell: {reason} ({self._how()}); next: add {self._next()}"
 
     def _how(self) -> str:
-        return f"{circumstances(self.after)}; A/A noise floor ±{_percent(self.noise_floor)}"
+        words = f"{circumstances(self.after)}; A/A noise floor ±{_percent(self.noise_floor)}"
+        if self.cpu is not None and min(self.before.cpu_share, self.after.cpu_share) < BUSY:
+            words += f"; the machine is busy, by processor time {self.cpu.ratio:.2f}x the speed"
+            words += f" ({self.cpu.low:.2f} to {self.cpu.high:.2f})"
+        return words
 
     def _next(self) -> str:
         """The option that would settle it: half the doubt takes four times the time."""

@@ -40,6 +40,14 @@ class Opened:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timed:
+    """A block of runs: seconds of each on the wall's clock, and processor seconds of all of them together."""
+
+    seconds: list[float]
+    cpu_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """An exception on its way to the parent: the nearest class of ``qm.errors``, what it holds, where it came from."""
 

@@ -56,12 +56,13 @@ class File(Strict):
 
 
 class Samples(Strict):
-    """Which samples were used for what, by their index in the whole set."""
+    """Which samples set ranges, chose among trials and judged the result, by their index in the whole set."""
 
     source: str
     fingerprint: str
     count: int
     calibrated: tuple[int, ...] = ()
+    tried: tuple[int, ...] = ()
     judged: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 

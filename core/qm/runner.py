@@ -14,25 +14,20 @@ from qm import target as targets
 from qm.audit import Audit, Evidence, audit
 from qm.bench import race, runnable
 from qm.catalog import Catalog, Found
-from qm.data import Samples, open_data, suspicion
-from qm.errors import AuditFailed, QmError, UsageError
+from qm.data import open_data, suspicion
+from qm.errors import AuditFailed, UsageError
 from qm.file import refuse_overwrite, sha256, written
 from qm.journal import Journal
 from qm.judgement import quality_of
-from qm.layout import merged, work_out
+from qm.layout import left_out, merged, work_out
 from qm.measurement import Ratio
-from qm.plugin import Artifact, Batch, Can, Card, Model, Notes, Plan, PlanJob, Progress, Recipe, Rule, Silent, Step
+from qm.plugin import Artifact, Can, Card, Model, Notes, Plan, PlanJob, Progress, Recipe, Rule, Silent, Step
 from qm.report import File, Finding, Report, Size, environment, now, report_path
 from qm.report import Samples as SamplesUsed
 from qm.route import Route, find_route
+from qm.split import Split, divided, made_up
 from qm.step import export_model, load_model, quantize_model
-from qm.synthetic import synthetic
 from qm.workbench import Workbench
-
-CALIBRATION_SAMPLES = 128
-JUDGED_SAMPLES = 512
-TRIAL_SAMPLES = 64
-SYNTHETIC_SAMPLES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,19 +43,6 @@ class Request:
     threads: int = 1
     time_s: float = 20.0
     command: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Samples by what they are for: ranges, trials of a planner, the verdict. They do not overlap."""
-
-    whole: Samples | None
-    calibration: Samples | None
-    trial: Sequence[Batch]
-    judging: Sequence[Batch]
-    labels: Sequence[int] | None
-    judged: Samples | None
-    synthetic: bool
 
 
 @dataclass
@@ -111,52 +93,11 @@ class Run:
         """The samples by what they are for."""
         request = self.request
         if request.data is None:
-            return self._made_up()
+            return made_up(self.model, request.recipe.seed)
         samples = open_data(request.data, self.model.inputs())
         if doubt := suspicion(samples, self.model.inputs()):
             self.notes.say(doubt)
-        calibration, rest = self._calibration(samples)
-        trial: Sequence[Batch] = ()
-        if self.route.planners and len(rest) > 1:
-            tried, rest = rest.split(min(TRIAL_SAMPLES, len(rest) // 2), request.recipe.seed)
-            trial = list(tried)
-        judged = rest.take(JUDGED_SAMPLES, request.recipe.seed)
-        labels = judged.labels
-        return Split(
-            whole=samples,
-            calibration=calibration,
-            trial=trial or list(judged)[:TRIAL_SAMPLES],
-            judging=list(judged),
-            labels=None if labels is None else labels.tolist(),
-            judged=judged,
-            synthetic=False,
-        )
-
-    def _calibration(self, samples: Samples) -> tuple[Samples, Samples]:
-        asked = self.request.recipe.samples
-        count = asked or max(1, min(CALIBRATION_SAMPLES, len(samples) // 2))
-        if asked is not None and asked >= len(samples) > 1:
-            raise UsageError(
-                f"{asked} samples to calibrate leave none of {len(samples)} to judge the result on",
-                hint=f"Give more samples, or --samples {len(samples) // 2}.",
-            )
-        return samples.split(count, self.request.recipe.seed)
-
-    def _made_up(self) -> Split:
-        batches: list[Batch] = synthetic(self.model.inputs(), SYNTHETIC_SAMPLES, self.request.recipe.seed)
-        try:
-            self.model.run(batches[0])
-        except QmError:
-            batches = []
-        return Split(
-            whole=None,
-            calibration=None,
-            trial=batches,
-            judging=batches,
-            labels=None,
-            judged=None,
-            synthetic=True,
-        )
+        return divided(samples, request.recipe, has_planner=bool(self.route.planners))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -218,6 +159,7 @@ class Run:
     def spelled_out(self) -> Recipe:
         """The recipe with a rule for every layer, so that a person can see and change each."""
         rules = tuple(Rule.exactly(name, scheme) for name, scheme in self.plan.layers.items())
+        self._forget_trials()
         return self.recipe.model_copy(update={"rules": rules})
 
     def quantize(self) -> Report:
@@ -249,8 +191,12 @@ class Run:
             if seen.broken:
                 self._reject(temporary, report, seen.broken)
             report_path(temporary).write_text(report.json_text(), encoding="utf-8")
-        self.journal_path.unlink(missing_ok=True)
+        self._forget_trials()
         return report
+
+    def _forget_trials(self) -> None:
+        if self.route.planners:
+            self.journal_path.unlink(missing_ok=True)
 
     def _ready(self) -> tuple[Plan, ...]:
         """The plans, once the samples are known to fit: what is wrong with them is said before anything is done."""
@@ -264,6 +210,7 @@ class Run:
             model=self.model,
             layers=self.model.layers(),
             plan=self.plan,
+            left_out=left_out(self.recipe, self.model.layers()),
             float_nbytes=self._float().nbytes,
             artifact=artifact,
             judging=split.judging,
@@ -337,6 +284,7 @@ class Run:
                 fingerprint=whole.fingerprint,
                 count=len(whole),
                 calibrated=calibration.indices if calibration is not None and uses_data else (),
+                tried=split.tried,
                 judged=split.judged.indices,
                 notes=tuple(whole.notes),
             ),

@@ -84,8 +84,14 @@ def _quantized(manager: Manager, leg: QuantizeLeg, job: QuantizeJob) -> Model:
 def export_model(manager: Manager, found: Found[Exporter], model: Model, to: Path) -> Artifact:
     """Write the model to a temporary path; whoever calls renames it (``qm.file.written``)."""
     job: ExportJob = ExportJob(model=model, path=to, options=found.options({}))
-    with disk_errors(to):
-        manager.perform("export", Step(found.plugin, job, lambda: found.card.implementation()(job)), Artifact)
+
+    def write() -> Artifact:
+        # Inside the step: a full disk is the user's matter, and must not be blamed on the plugin.
+        with disk_errors(to):
+            artifact: Artifact = found.card.implementation()(job)
+            return artifact
+
+    manager.perform("export", Step(found.plugin, job, write), Artifact)
     if not to.exists():
         raise PluginError(found.plugin, f"export wrote no file {to.name!r}")
     return Artifact(path=to, format=found.card.gives)

@@ -15,6 +15,7 @@ from qm.layout import merged, work_out
 from qm.numerics import Comparison
 from qm.plugin import Batch, Dataset, Layer, Model, Notes, Plan, Recipe, Scheme, Silent, Target, Trial
 from qm.route import Route
+from qm.split import Batches
 from qm.step import export_model, open_session, quantize_model
 
 
@@ -32,7 +33,7 @@ class Workbench:
         route: Route,
         model: Model,
         calibration: Dataset | None,
-        judging: Sequence[Batch],
+        judging: Batches,
         journal: Journal,
         seed: int = 0,
     ) -> None:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Self, cast
 import numpy as np
 
 from qm.errors import PluginError
-from qm.pipe import Failure, Opened, Order, receive, send
+from qm.pipe import Failure, Opened, Order, Timed, receive, send
 from qm.scheme import Scheme
 from qm.types import Array, Artifact, Batch, Layer, OpTime, TensorSpec
 
@@ -80,14 +80,18 @@ class Worker:
             yield self._ask("run", _plain(batch))
 
     def block(self, batch: Batch, *, runs: int, drop: int) -> list[float]:
-        """Seconds of each of ``runs`` runs in a row, after ``drop`` that are not timed.
+        """Seconds of each of ``runs`` runs in a row, after ``drop`` that are not timed."""
+        return self.timed(batch, runs=runs, drop=drop).seconds
 
-        The child's own clock times them, and the batch is sent once for as long as it is the same object.
+    def timed(self, batch: Batch, *, runs: int, drop: int) -> Timed:
+        """A block, with processor time beside the wall's.
+
+        The child's own clock times it, and the batch is sent once for as long as it is the same object.
         """
         if batch is not self._held:
             self._ask("hold", _plain(batch))
             self._held = batch
-        return cast(list[float], self._ask("block", runs, drop))
+        return cast(Timed, self._ask("block", runs, drop))
 
     def profile(self, batch: Batch) -> list[OpTime]:
         """Time per operation, where the runtime can tell."""

@@ -2,6 +2,7 @@ import importlib.metadata
 import json
 
 import pytest
+
 from qm import doctor, target
 
 PLUGIN = "from qm.plugin import hookimpl\n\n@hookimpl\ndef qm_cards():\n    return ()\n"

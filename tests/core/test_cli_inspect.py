@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 import qm_toy
 from qm.cli.inspect import inspect
 

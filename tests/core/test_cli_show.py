@@ -4,6 +4,7 @@ from typing import Literal
 
 import pytest
 from pydantic import Field
+
 from qm.cli.show import option_rows
 from qm.plugin import Options
 

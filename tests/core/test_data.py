@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from qm.data import Samples, batches, open_data, suspicion
 from qm.errors import UsageError
 from qm.types import Array, Dataset, TensorSpec
@@ -230,6 +231,17 @@ def test_a_limit_cuts_the_labels_of_a_generator_too(module: str) -> None:
     assert samples.labels is not None and samples.labels.tolist() == [0, 1]
 
 
+def test_a_limit_cuts_the_labels_of_any_iterable_too() -> None:
+    class Own:
+        labels = (0, 1, 2)
+
+        def __iter__(self) -> Iterator[Array]:
+            return iter(rows(3, 4))
+
+    samples = open_data(Own(), PAIR, limit=2)
+    assert samples.labels is not None and samples.labels.tolist() == [0, 1]
+
+
 def test_a_limit_makes_an_endless_generator_good(module: str) -> None:
     assert values(open_data(f"{module}:endless", PAIR, limit=3))[:, 0].tolist() == [0, 1, 2]
 
@@ -282,6 +294,11 @@ def test_a_split_of_labelled_samples_keeps_the_proportions() -> None:
     first, rest = open_data((rows(100, 4), np.repeat([0, 1, 2], [50, 30, 20])), PAIR).split(10, seed=3)
     assert first.labels is not None and np.bincount(first.labels).tolist() == [5, 3, 2]
     assert rest.labels is not None and np.bincount(rest.labels).tolist() == [45, 27, 18]
+
+
+def test_what_the_proportions_leave_goes_to_the_largest_remainder() -> None:
+    first, _ = open_data((rows(10, 4), np.repeat([0, 1, 2], [3, 5, 2])), PAIR).split(4, seed=0)
+    assert first.labels is not None and np.bincount(first.labels).tolist() == [1, 2, 1]
 
 
 @given(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from qm.data import open_data
 from qm.errors import QmError, Unsupported, UsageError
 from qm.types import Array, TensorSpec

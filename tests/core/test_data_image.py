@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
 from qm.data import Samples, open_data
 from qm.errors import QmError, Unsupported, UsageError
 from qm.types import Array, TensorSpec
@@ -86,6 +87,13 @@ def test_images_of_another_size_are_cropped_in_the_middle_and_it_is_noted(folder
     samples = open_data(folder, NHWC)
     assert np.array_equal(samples[0]["image"][0], pixels(5, 6, 8, 3))
     assert "resized and cropped 1 of 4 images to height 6, width 8" in samples.notes
+
+
+def test_a_high_image_is_cropped_in_the_middle(folder: Path) -> None:
+    high = np.zeros((16, 8, 3), np.uint8)
+    high[5:11] = pixels(5, 6, 8, 3)
+    Image.fromarray(high).save(folder / "0000_h.png")
+    assert np.array_equal(open_data(folder, NHWC)[0]["image"][0], pixels(5, 6, 8, 3))
 
 
 @pytest.mark.parametrize("mode", ["crop", "stretch", "pad"])

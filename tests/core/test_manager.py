@@ -40,7 +40,9 @@ def test_a_plugin_that_cannot_be_imported_is_blamed_by_name_when_it_is_called(pu
 def test_two_distributions_that_claim_one_name_are_both_named(publish):
     publish("acme", GOOD)
     publish("acme", GOOD, distribution="other-acme", version="3.0")
-    with pytest.raises(UsageError, match=r"claimed by (qm-acme 1.0 and by other-acme 3.0|other-acme 3.0 and by qm-acme)"):
+    with pytest.raises(
+        UsageError, match=r"claimed by (qm-acme 1.0 and by other-acme 3.0|other-acme 3.0 and by qm-acme)"
+    ):
         Manager().cards("acme")
 
 

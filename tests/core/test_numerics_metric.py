@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from qm.numerics import Comparison, cosine, slice_sqnr_db, sqnr_db, top1_agreement
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from qm.errors import UsageError
 from qm.numerics import METHODS, Stream, choose_range, expected_error, fake_quantize, grid_for_range, needs_histogram
 from qm.numerics import range as ranges

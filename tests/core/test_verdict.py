@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+
 from qm.errors import UsageError
 from qm.interval import Interval, of_mean, of_rounds, student, wilson
 from qm.verdict import (
@@ -79,7 +80,7 @@ def test_there_are_three_verdicts(low, high, answer):
 
 
 def test_a_negative_margin_is_refused():
-    with pytest.raises(UsageError, match="the allowed loss -0.01 is negative"):
+    with pytest.raises(UsageError, match=r"the allowed loss -0\.01 is negative"):
         verdict(Interval(0, -1, 1), -0.01)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from qm.errors import PluginError, UsageError
 from qm.scheme import Scheme
 from qm.types import Artifact

@@ -7,7 +7,6 @@ import onnx
 import pytest
 from onnx import ModelProto, helper
 from qm.plugin import LoadJob, QmError, Unsupported, UsageError
-
 from qm_onnx.load import load, read
 from qm_onnx.model import OnnxModel, is_quantized
 
@@ -79,6 +78,23 @@ def test_a_truncated_file_is_told(proto: ModelProto, saved: Save, share: float) 
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     assert "is damaged or cut short" in failure(path).message
+
+
+def test_a_name_that_is_not_text_means_damage(proto: ModelProto, saved: Save) -> None:
+    path = saved(proto)
+    path.write_bytes(path.read_bytes().replace(b"depthwise", b"depth\xff\xfese"))
+    assert "is damaged or cut short" in failure(path).message
+
+
+def test_an_operator_that_never_was_is_named(build: Callable[..., ModelProto], saved: Save) -> None:
+    e = failure(saved(build([helper.make_node("Rebu", ["x"], ["y"])], {})))
+    assert isinstance(e, Unsupported) and "has no operator 'Rebu'" in e.message
+
+
+def test_a_file_of_a_future_version_is_refused_without_the_runtimes_code(proto: ModelProto, saved: Save) -> None:
+    proto.ir_version = 60
+    e = failure(saved(proto))
+    assert "Unsupported model IR version: 60" in e.message and "::" not in e.message
 
 
 def test_a_graph_without_operations_is_refused(build: Callable[..., ModelProto], saved: Save) -> None:

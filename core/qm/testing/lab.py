@@ -87,8 +87,8 @@ class Lab:
 
     @cached_property
     def outputs(self) -> list[Array]:
-        """What the float model answers to the samples."""
-        return self.answers(self.model)
+        """What the float model answers to the samples, told by a copy of its own that no method has touched."""
+        return self.answers(self.load(self.path))
 
     def answers(self, model: Model) -> list[Array]:
         """The outputs for the samples, each output's samples joined; by place, as formats rename outputs."""
@@ -115,11 +115,17 @@ class Lab:
         return artifact
 
     def quantize(
-        self, plan: Plan, *, data: Drawn | None = None, progress: Progress | None = None, seed: int = 0
+        self,
+        plan: Plan,
+        *,
+        model: Model | None = None,
+        data: Drawn | None = None,
+        progress: Progress | None = None,
+        seed: int = 0,
     ) -> Model:
         """Carry out a plan by the quantizer under test, on the samples where no data are given."""
         job = QuantizeJob(
-            model=self.model,
+            model=model or self.model,
             plan=plan,
             data=self.samples if data is None else data,
             options=self.found.options(dict(self._subject.options)),
@@ -127,8 +133,8 @@ class Lab:
             progress=progress or Silent(),
             notes=Notes(),
         )
-        model: Model = self.card.implementation()(job)
-        return model
+        quantized: Model = self.card.implementation()(job)
+        return quantized
 
     def whole_plan(self, scheme: Scheme) -> Plan:
         """Every layer that can get the scheme, in it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -17,7 +18,7 @@ IN_MEMORY = 1 << 30
 """External data up to this many bytes is read with the model; more stays in its file."""
 
 SMALL = 1 << 16
-"""Tensors of up to this many bytes are always read: shapes and axes among them, without which nothing can be inferred."""
+"""Tensors of up to this many bytes are always read: without shapes and axes nothing can be inferred."""
 
 _OTHERS = (
     (0, b"PK\x03\x04", "a zip archive, such as a Keras or PyTorch file"),
@@ -77,7 +78,18 @@ def _parse(path: Path, content: bytes) -> ModelProto:
         raise _not_onnx(path, content)
     if not proto.graph.node:
         raise UsageError(f"model {str(path)!r} has no operations", hint="Export it again, with its graph.")
+    if not all(isinstance(text, str) for text in _texts(proto)):
+        raise _damaged(path, content)
     return proto
+
+
+def _texts(proto: ModelProto) -> Iterator[object]:
+    """Every name in the model. protobuf hands out bytes where one is not UTF-8."""
+    for g in graph.graphs(proto.graph):
+        for node in g.node:
+            yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+            yield from (a.name for a in node.attribute)
+        yield from (v.name for v in (*g.input, *g.output, *g.value_info, *g.initializer))
 
 
 def _not_onnx(path: Path, content: bytes) -> UsageError:
@@ -91,11 +103,14 @@ def _not_onnx(path: Path, content: bytes) -> UsageError:
     if _is_text(content[:1024]):
         return UsageError(f"{str(path)!r} is a text file, not an ONNX model", hint="Name the .onnx file.")
     if content[0] == 0x08 and content[1] < 64:  # How every ONNX file begins: field 1, the IR version.
-        return UsageError(
-            f"model {str(path)!r} is damaged or cut short at {len(content):,} bytes",
-            hint="Download or export it again.",
-        )
+        return _damaged(path, content)
     return UsageError(f"{str(path)!r} is not an ONNX model", hint="Name the .onnx file.")
+
+
+def _damaged(path: Path, content: bytes) -> UsageError:
+    return UsageError(
+        f"model {str(path)!r} is damaged or cut short at {len(content):,} bytes", hint="Download or export it again."
+    )
 
 
 def _is_text(head: bytes) -> bool:

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, version_converter
 
 from qm_onnx import graph
-from qm_onnx.runtime import ORT_ERRORS, options, refusal
+from qm_onnx.runtime import opened, options
 from qm_onnx.shape import infer_shapes
 from qm_onnx.share import share
 
@@ -197,12 +197,7 @@ def _fold(proto: ModelProto, notes: list[str], *, name: str, folder: Path | None
     with tempfile.TemporaryDirectory() as scratch:
         settings = options(ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
         settings.optimized_model_filepath = str(Path(scratch) / "folded.onnx")
-        try:
-            ort.InferenceSession(
-                proto.SerializeToString(), settings, ["CPUExecutionProvider"], disabled_optimizers=list(_UNWANTED)
-            )
-        except ORT_ERRORS as e:
-            raise refusal(name, e) from e
+        opened(proto.SerializeToString(), name, settings, without=_UNWANTED)
         fresh = onnx.load(settings.optimized_model_filepath)
     if foreign := _foreign(fresh) - _foreign(proto):
         notes.append(f"constants are not folded, since ONNX Runtime would bring in {', '.join(sorted(foreign))}")

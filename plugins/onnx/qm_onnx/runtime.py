@@ -17,7 +17,7 @@ from qm.plugin import Array, Batch, QmError, TensorSpec, Unsupported, UsageError
 PROVIDER = "CPUExecutionProvider"
 ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
 
-_UNKNOWN = re.compile(r"(\S+?)\(-?\d+\) is not a registered function")
+_UNKNOWN = re.compile(r"(\S+?)\(-?\d+\) is not a registered function|No Op registered for (\S+) with")
 
 ORT_ERRORS = (
     state.Fail,
@@ -65,7 +65,7 @@ def open_proto(
             f"model {name!r} has more than 2 GB of weights in one piece",
             hint="Keep its weights in an external data file, as onnx.save does with save_as_external_data.",
         ) from e
-    return _opened(content, name, settings)
+    return opened(content, name, settings)
 
 
 def open_file(path: Path, *, settings: ort.SessionOptions | None = None) -> ort.InferenceSession:
@@ -75,12 +75,21 @@ def open_file(path: Path, *, settings: ort.SessionOptions | None = None) -> ort.
         UsageError: ONNX Runtime refuses the file.
         Unsupported: it does not know one of its operators.
     """
-    return _opened(str(path), str(path), settings or options())
+    return opened(str(path), str(path), settings or options())
 
 
-def _opened(what: bytes | str, name: str, settings: ort.SessionOptions) -> ort.InferenceSession:
+def opened(
+    what: bytes | str, name: str, settings: ort.SessionOptions, *, without: Sequence[str] = ()
+) -> ort.InferenceSession:
+    """A session on the bytes or the path of a model, some optimizations left out.
+
+    Raises:
+        UsageError: ONNX Runtime refuses the model.
+        Unsupported: it does not know one of its operators.
+    """
     try:
-        return ort.InferenceSession(what, settings, [PROVIDER])
+        # Its fallback would print to the screen and try the same again.
+        return ort.InferenceSession(what, settings, [PROVIDER], disabled_optimizers=list(without), enable_fallback=0)
     except ORT_ERRORS as e:
         raise refusal(name, e) from e
 
@@ -89,7 +98,7 @@ def refusal(name: str, error: Exception) -> QmError:
     """What to tell the user when ONNX Runtime does not open a model."""
     text = reason(error)
     if found := _UNKNOWN.search(text):
-        what = found[1]
+        what = found[1] or found[2]
         return Unsupported(
             f"ONNX Runtime {ort.__version__} has no operator {what!r}, which model {name!r} uses",
             hint="Export the model with standard operators.",
@@ -107,7 +116,9 @@ def reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
     text = re.sub(r"^Load model from .*? failed: ?", "", text)
-    text = re.sub(r"(?:\S*/)?onnxruntime/\S+:\d+ \S+(?: ?\([^)]*\))* ?", "", text)
+    # Where in ONNX Runtime's own code it was raised: file, line and C++ signature.
+    text = re.sub(r"^\S+\.(?:cc|h):\d+ \S+(?: ?\(.*?\))? ", "", text)
+    text = re.sub(r"^(?:const )?onnxruntime::.*?&\) ", "", text)
     return text.removeprefix("This is an invalid model. ").rstrip(". ")
 
 

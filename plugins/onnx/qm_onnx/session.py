@@ -39,8 +39,8 @@ _FLOAT = frozenset(
     {"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "GRU", "Gemm", "LSTM", "MatMul", "RNN"}
 )
 
-# What ONNX Runtime appends to the name of a product that it fused with a scale or a bias.
-_FUSION = re.compile(r"/\w+Fusion/?$")
+# What ONNX Runtime adds to the name of a layer that it fused with a scale, a bias or an activation.
+_FUSION = re.compile(r"^fused |/\w+Fusion/?$")
 
 
 def open_session(job: BenchmarkJob) -> OrtSession:

@@ -17,11 +17,16 @@ def infer_shapes(proto: ModelProto) -> None:
     for g, shaped in zip(graph.graphs(proto.graph), graph.graphs(inferred.graph), strict=True):
         known = {v.name for v in [*g.value_info, *g.input, *g.output]} | {t.name for t in g.initializer}
         g.value_info.extend(v for v in shaped.value_info if v.name not in known)
+        for output, found in zip(g.output, shaped.output, strict=True):
+            if not output.type.tensor_type.HasField("shape") and found.type.tensor_type.HasField("shape"):
+                output.CopyFrom(found)
 
 
 def inferred_shapes(proto: ModelProto, *, batch: int | None = None) -> ModelProto:
-    """The model without its large weights and with all shapes that can be inferred, ``batch`` in place of an open first
-    dimension of an input. The model as it was, weights apart, where inference fails."""
+    """The model without its large weights and with all shapes that can be inferred.
+
+    ``batch`` takes the place of an open first dimension of an input. Where inference fails, only the weights go.
+    """
     bare = skeleton(proto)
     if batch is not None:
         for i in bare.graph.input:

@@ -63,7 +63,7 @@ def every_layer(job):
 def meddler(job):
     made = rounded(job)
     for layer in job.model.native:
-        layer.bias += 1
+        np.add(layer.bias, 1, out=layer.bias)
     return made
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 
 import numpy as np
+
 from qm.plugin import Benchmark, Layer, Loader, Model, Scheme, Session, TensorSpec, UsageError, hookimpl
 
 X = TensorSpec(name="x", shape=(None,), dtype="float32")

@@ -1,0 +1,77 @@
+"""Which samples are for what: ranges, the trials of a planner, the verdict. They do not overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qm.data import Samples
+from qm.errors import QmError, UsageError
+from qm.plugin import Batch, Model
+from qm.recipe import Recipe
+from qm.synthetic import synthetic
+
+CALIBRATION_SAMPLES = 128
+TRIAL_SAMPLES = 64
+JUDGED_SAMPLES = 512
+SYNTHETIC_SAMPLES = 8
+
+
+Batches = Samples | Sequence[Batch]
+"""Batches of one sample; those of a data set are read again at each pass, and not kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Samples by use; ``judged`` and ``whole`` are None where the inputs are made up."""
+
+    whole: Samples | None
+    calibration: Samples | None
+    trial: Batches
+    judging: Batches
+    judged: Samples | None
+    tried: tuple[int, ...] = ()
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the inputs are made up."""
+        return self.whole is None
+
+    @property
+    def labels(self) -> Sequence[int] | None:
+        """Labels of the samples that judge."""
+        labels = None if self.judged is None else self.judged.labels
+        return None if labels is None else [int(label) for label in labels]
+
+
+def divided(samples: Samples, recipe: Recipe, *, has_planner: bool) -> Split:
+    """Samples drawn by the recipe's seed: ``recipe.samples`` calibrate (half of all, at most 128), the rest judges.
+
+    A planner's trials take half of the rest, at most 64; the verdict is on at most 512.
+
+    Raises:
+        UsageError: there are too few.
+    """
+    count = recipe.samples or max(1, min(CALIBRATION_SAMPLES, len(samples) // 2))
+    if recipe.samples is not None and recipe.samples >= len(samples) > 1:
+        raise UsageError(
+            f"{recipe.samples} samples to calibrate leave none of {len(samples)} to judge the result on",
+            hint=f"Give more samples, or --samples {len(samples) // 2}.",
+        )
+    calibration, rest = samples.split(count, recipe.seed)
+    trial, tried = rest, tuple[int, ...]()
+    if has_planner and len(rest) > 1:
+        trial, rest = rest.split(min(TRIAL_SAMPLES, len(rest) // 2), recipe.seed)
+        tried = trial.indices
+    judged = rest.take(JUDGED_SAMPLES, recipe.seed)
+    return Split(whole=samples, calibration=calibration, trial=trial, judging=judged, judged=judged, tried=tried)
+
+
+def made_up(model: Model, seed: int) -> Split:
+    """Made-up inputs; none where the model cannot be run on them."""
+    batches: list[Batch] = list(synthetic(model.inputs(), SYNTHETIC_SAMPLES, seed))
+    try:
+        model.run(batches[0])
+    except QmError:
+        batches = []
+    return Split(whole=None, calibration=None, trial=batches, judging=batches, judged=None)
