@@ -40,8 +40,8 @@ class Lines:
     def __init__(self, count: int, seed: int) -> None:
         random = np.random.default_rng(seed)
         self.texts = [" ".join(random.choice(WORDS, random.integers(2, 6))) for _ in range(count)]
-        self.sizes = random.integers(22, 38, count)
-        self.shades = random.integers(0, 90, (count, 2))
+        self.sizes = random.integers(32, 42, count)
+        self.shades = random.integers(0, 60, (count, 2))
 
     def __len__(self) -> int:
         return len(self.texts)

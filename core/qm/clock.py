@@ -146,22 +146,7 @@ def compare(
         if _is_look(len(rounds)) and _half_width(_log_ratio(rounds, rng)) <= math.log1p(precision):
             stopped_by = "precision"
             break
-    found = _log_ratio(rounds, rng).exp()
-    return Ratio(
-        before=_latency(rounds, 0, rng, stopped_by),
-        after=_latency(rounds, 1, rng, stopped_by),
-        ratio=found.estimate,
-        low=found.low,
-        high=found.high,
-        over=found.over,
-        cpu=_cpu_ratio(rounds, rng),
-        noise_floor=noise,
-        rounds=len(rounds),
-        blocks=sum(len(r.sides[0].blocks) for r in rounds),
-        precision=precision,
-        time_s=time_s,
-        stopped_by=stopped_by,
-    )
+    return _ratio(rounds, rng, noise=noise, precision=precision, time_s=time_s, stopped_by=stopped_by)
 
 
 def noise_floor(open_it: Open, batch: Batch, *, time_s: float = 12.0, seed: int = 0) -> float:
@@ -259,6 +244,33 @@ def _is_look(rounds: int) -> bool:
     while look < rounds:
         look += max(2, look // 2)
     return look == rounds
+
+
+def _ratio(
+    rounds: Sequence[Round],
+    rng: np.random.Generator,
+    *,
+    noise: float,
+    precision: float,
+    time_s: float,
+    stopped_by: StoppedBy,
+) -> Ratio:
+    found = _log_ratio(rounds, rng).exp()
+    return Ratio(
+        before=_latency(rounds, 0, rng, stopped_by),
+        after=_latency(rounds, 1, rng, stopped_by),
+        ratio=found.estimate,
+        low=found.low,
+        high=found.high,
+        over=found.over,
+        cpu=_cpu_ratio(rounds, rng),
+        noise_floor=noise,
+        rounds=len(rounds),
+        blocks=sum(len(r.sides[0].blocks) for r in rounds),
+        precision=precision,
+        time_s=time_s,
+        stopped_by=stopped_by,
+    )
 
 
 def _log_ratio(rounds: Sequence[Round], rng: np.random.Generator) -> Interval:

@@ -221,7 +221,7 @@ def meaning(host: Target) -> list[str]:
         )
     return [
         speed,
-        "Dynamic int8 (w8d8) often runs slower than float, most of all on convolutions. Half precision (f16) saves "
-        "space on a CPU, not time.",
+        "Dynamic int8 (w8d8) pays where matrix products take the time, as in transformers; on convolutions it is often "
+        "slower than float. Half precision (f16) saves space on a CPU, not time.",
         f"If the model will run elsewhere, say so: --target {' | '.join(targets.names()[1:])}.",
     ]

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from qm.errors import NotReady, PluginError, QmError, Unsupported, UsageError
 from qm.progress import Progress, Silent
 from qm.recipe import Recipe, Rule, Stage
-from qm.scheme import FLOAT, Activations, Granularity, Scheme
+from qm.scheme import F16, FLOAT, Activations, Granularity, Scheme
 from qm.target import Target
 from qm.types import (
     Array,
@@ -48,6 +48,7 @@ from qm.types import (
 )
 
 __all__ = [
+    "F16",
     "FLOAT",
     "GROUP",
     "Activations",

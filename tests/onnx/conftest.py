@@ -12,6 +12,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
 from qm.plugin import LoadJob
 from qm_onnx.load import load
 from qm_onnx.model import OnnxModel

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto
+
 from qm.plugin import ExportJob, LoadJob
 from qm_onnx.export import export, write
 from qm_onnx.load import load

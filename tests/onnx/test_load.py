@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import ModelProto, helper
+
 from qm.plugin import LoadJob, QmError, Unsupported, UsageError
 from qm_onnx.load import load, read
 from qm_onnx.model import OnnxModel, is_quantized

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
+
 from qm.plugin import Unsupported, UsageError
 from qm_onnx.model import OnnxModel
 

@@ -9,6 +9,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+
 from qm.plugin import LoadJob
 from qm_onnx import graph
 from qm_onnx.load import load, read
@@ -236,6 +237,38 @@ def test_equal_weights_folded_in_both_branches_are_stored_once(build: Build) -> 
     layers = OnnxModel(done).layers()
     assert {layer.name for layer in layers} == {"if/product", "if/product_0"}
     assert len({layer.tied for layer in layers}) == 1 and layers[0].tied
+
+
+def test_a_loop_comes_through(build: Build) -> None:
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["s", "w"], ["s2"]), helper.make_node("Identity", ["c"], ["c2"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("s", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("c2", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("s2", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [helper.make_node("Loop", ["times", "", "x"], ["y"], name="loop", body=body)]
+    proto = build(nodes, {"w": normal(4, 4), "times": np.int64(3)}, opset=13)
+    done, _ = normalize(proto)
+    assert [layer.name for layer in OnnxModel(done).layers()] == ["loop/MatMul_0"]
+    assert worst(proto, done, {"x": normal(2, 4)}) == 0
+
+
+def test_local_functions_are_written_out() -> None:
+    proto = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17, "local": 1]>
+        model (float[N, 2] x) => (float[N, 2] y) <float[2, 2] w = {1, 2, 3, 4}> { y = local.f(x, w) }
+        <domain: "local", opset_import: ["": 17]> f (a, b) => (c) { d = MatMul(a, b)  c = Relu(d) }
+    """)
+    done, _ = normalize(proto)
+    assert kinds(done) == ["MatMul", "Relu"]
+    assert worst(proto, done, {"x": normal(3, 2)}) == 0
 
 
 def test_raising_the_opset_leaves_the_given_model(build: Build) -> None:

@@ -17,6 +17,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from onnxruntime.transformers.float16 import convert_float_to_float16
+
 from qm_onnx.model import OnnxModel
 from qm_onnx.normalize import normalize
 
@@ -73,9 +74,7 @@ def test_a_float_model_is_float(model: OnnxModel) -> None:
 
 @pytest.mark.parametrize("fmt", [QuantFormat.QDQ, QuantFormat.QOperator])
 @pytest.mark.parametrize("expected", ["w8a8", "w8a8t"])
-def test_static_quantization_is_read_back(
-    static: Callable[..., OnnxModel], fmt: QuantFormat, expected: str
-) -> None:
+def test_static_quantization_is_read_back(static: Callable[..., OnnxModel], fmt: QuantFormat, expected: str) -> None:
     model = static(quant_format=fmt, activation_type=QuantType.QUInt8, per_channel=expected == "w8a8")
     assert texts(model) == dict.fromkeys(NAMES[:4], expected) | {"lstm": "float"}
 

@@ -8,7 +8,9 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
 from qm.plugin import Artifact, BenchmarkJob, UsageError
 from qm_onnx.model import OnnxModel
 from qm_onnx.session import OrtSession, open_session
@@ -66,6 +68,31 @@ def test_a_profile_tells_integer_kernels_from_float_ones(
     )
     seen = {t.layer: t.integer for t in opened(path).profile(sample) if t.layer and t.integer is not None}
     assert seen == {"stem": False, "depthwise": True, "fc": True, "matmul": True, "lstm": True}
+
+
+class Once(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, samples: list[dict[str, Array]]) -> None:
+        self._samples = iter(samples)
+
+    def get_next(self) -> dict[str, Array] | None:
+        return next(self._samples, None)
+
+
+def test_a_profile_of_a_static_model_finds_layers_in_their_fused_kernels(
+    model: OnnxModel, saved: Save, samples: list[dict[str, Array]], tmp_path: Path
+) -> None:
+    path = tmp_path / "static.onnx"
+    quantize_static(saved(model.native), path, Once(samples), activation_type=QuantType.QUInt8, per_channel=True)
+    seen = {t.layer: t.integer for t in opened(path).profile(samples[0]) if t.layer and t.integer is not None}
+    assert seen == {"stem": True, "depthwise": True, "fc": True, "matmul": True, "lstm": False}
+
+
+def test_a_profile_of_half_precision_finds_layers_behind_the_casts(
+    model: OnnxModel, saved: Save, sample: dict[str, Array]
+) -> None:
+    half = convert_float_to_float16(ModelProto.FromString(model.native.SerializeToString()), keep_io_types=True)
+    seen = {t.layer for t in opened(saved(half)).profile(sample) if t.integer is not None}
+    assert seen == {layer.name for layer in model.layers()}
 
 
 def test_a_profile_of_efficientnet_knows_all_layers(efficientnet: OnnxModel, saved: Save) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,13 @@ from qm.types import Array
 MANTISSA_BITS = 6
 """Each octave of magnitude has 2**6 bins, 0.8 to 1.6 percent of the value wide."""
 
-SUBSAMPLE = 16384
-"""At most this many values of a tensor are counted for one sample; the extremes see all of them."""
+SUBSAMPLE = 4096
+"""About this many values of a tensor are counted for one sample; the extremes see all of them."""
 
 _BINS = 1 << MANTISSA_BITS
-_SHIFT = np.uint32(23 - MANTISSA_BITS)
 _OCTAVES = 512  # sign and exponent of float32
+_PENDING = 16384
+_UPPER = 1 if sys.byteorder == "little" else 0  # where the upper half of a float32 lies
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -25,8 +27,10 @@ class Stream:
     """Statistics of one tensor: exact smallest and largest value, and a histogram of a subsample.
 
     The histogram counts the upper bits of the float32 pattern: sign, exponent and 6 bits of mantissa. It needs no range
-    ahead, so that histograms add up. Only octaves that were seen take memory, 512 bytes each and 256 kB at most,
-    however many samples there are.
+    ahead, so that histograms add up. Only octaves that were seen take memory, 512 bytes each and 256 kB at most, beside
+    32 kB for values that wait to be counted together, however many samples there are.
+
+    At most ``limit`` values of a sample are counted. With few samples, give a larger one.
     """
 
     def __init__(self, *, histogram: bool = True, limit: int = SUBSAMPLE) -> None:
@@ -35,9 +39,12 @@ class Stream:
         self.samples = 0
         self.values = 0
         self.nonfinite = 0
-        self.limit = limit
+        self._limit = limit
+        self._size, self._stride = 0, 1
         self._row = np.full(_OCTAVES if histogram else 0, -1, np.int16)
         self._counts = np.zeros((0, _BINS), np.int64)
+        self._pending = np.empty(_PENDING if histogram else 0, np.uint16)
+        self._waiting = 0
 
     def __repr__(self) -> str:
         return f"<Stream {self.samples} samples, {self.low:.6g} to {self.high:.6g}>"
@@ -50,23 +57,22 @@ class Stream:
     @property
     def nbytes(self) -> int:
         """Bytes the statistics take."""
-        return self._row.nbytes + self._counts.nbytes
+        return self._row.nbytes + self._counts.nbytes + self._pending.nbytes
 
     def update(self, values: Array) -> None:
         """Take in the tensor's values for one sample. NaN and infinity are counted apart, in ``nonfinite``."""
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
         if not flat.size:
             return
-        low, high = float(flat.min()), float(flat.max())
+        low, high = float(np.minimum.reduce(flat)), float(np.maximum.reduce(flat))
         if not (math.isfinite(low) and math.isfinite(high)):
             finite = flat[np.isfinite(flat)]
             self.nonfinite += flat.size - finite.size
-            if finite.size:
-                self.update(finite)
+            self.update(finite)
             return
         self.low, self.high = min(self.low, low), max(self.high, high)
         if self.has_histogram:
-            self._count(flat)
+            self._sample(flat)
         self.samples += 1
         self.values += flat.size
 
@@ -82,40 +88,56 @@ class Stream:
         self.samples += other.samples
         self.values += other.values
         self.nonfinite += other.nonfinite
+        other._count_pending()
         octaves = np.flatnonzero(other._row >= 0)
         self._add(octaves, other._counts[other._row[octaves]])
 
-    def bins(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Left edges, right edges and counts of the bins that are not empty, in ascending order, within low..high."""
+    def bins(self, *, per_octave: int = _BINS) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Left edges, right edges and counts of the bins that are not empty, in ascending order, within low..high.
+
+        ``per_octave`` is a power of two, 64 at most; fewer bins are wider.
+        """
+        self._count_pending()
         octaves = np.flatnonzero(self._row >= 0)
-        index = (octaves[:, None] * _BINS + np.arange(_BINS)).reshape(-1)
-        counts = self._counts[self._row[octaves]].reshape(-1)
+        index = (octaves[:, None] * per_octave + np.arange(per_octave)).reshape(-1)
+        counts = self._counts[self._row[octaves]].reshape(index.size, -1).sum(axis=1)
         index, counts = index[counts > 0], counts[counts > 0]
-        magnitude = index % (_OCTAVES // 2 * _BINS)
-        near, far = (_float_at(magnitude + i) for i in (0, 1))
-        negative = index >= _OCTAVES // 2 * _BINS
-        left, right = np.where(negative, -far, near), np.where(negative, -near, far)
+        sign = _OCTAVES // 2 * per_octave
+        near, far = (_float_at(index % sign + i, per_octave) for i in (0, 1))
+        left, right = np.where(index >= sign, -far, near), np.where(index >= sign, -near, far)
         order = np.lexsort((right, left))
         left, right = (np.clip(edge[order], self.low, self.high) for edge in (left, right))
         return left, right, counts[order].astype(np.float64)
 
-    def _count(self, flat: NDArray[np.float32]) -> None:
-        stride = -(-flat.size // self.limit)
-        if stride > 1:
-            # A stride that shares no factor with the size visits every channel and every column alike.
-            while math.gcd(stride, flat.size) > 1:
-                stride += 1
-            # Phases by the golden ratio fall evenly, in any number of samples, and need no random state.
-            phase = int(self.samples * _GOLDEN % 1 * stride)
-            flat = flat[phase::stride]
-        index = flat.view(np.uint32) >> _SHIFT
-        first = int(index.min()) // _BINS
-        last = int(index.max()) // _BINS
-        counts = np.bincount(index - np.uint32(first * _BINS), minlength=(last - first + 1) * _BINS)
+    def _sample(self, flat: NDArray[np.float32]) -> None:
+        """Lay a subsample by, to be counted with others at once: one count costs much, whatever it counts."""
+        if flat.size != self._size:
+            self._count_pending()
+            self._size, self._stride = flat.size, _stride(flat.size, self._limit)
+        # Phases by the golden ratio fall evenly, in any number of samples, and need no random state.
+        phase = int(self.samples * _GOLDEN % 1 * self._stride)
+        upper = flat.view(np.uint16)[_UPPER + 2 * phase :: 2 * self._stride]
+        if self._waiting + upper.size > self._pending.size:
+            self._count_pending()
+        if upper.size > self._pending.size:
+            self._count(upper)
+            return
+        self._pending[self._waiting : self._waiting + upper.size] = upper
+        self._waiting += upper.size
+
+    def _count_pending(self) -> None:
+        if self._waiting:
+            self._count(self._pending[: self._waiting])
+            self._waiting = 0
+
+    def _count(self, upper: NDArray[np.uint16]) -> None:
+        index = upper >> np.uint16(7 - MANTISSA_BITS)
+        first, last = int(index.min()) // _BINS, int(index.max()) // _BINS
+        counts = np.bincount(index - np.uint16(first * _BINS), minlength=(last - first + 1) * _BINS)
         counts = counts.reshape(-1, _BINS)
         touched = np.flatnonzero(counts.any(axis=1))
         # Samples of different size weigh by their size.
-        self._add(touched + first, counts[touched] * stride)
+        self._add(touched + first, counts[touched] * self._stride)
 
     def _add(self, octaves: NDArray[np.intp], counts: NDArray[np.int64]) -> None:
         new = octaves[self._row[octaves] < 0]
@@ -125,6 +147,18 @@ class Stream:
         self._counts[self._row[octaves]] += counts
 
 
-def _float_at(index: NDArray[np.int64]) -> NDArray[np.float64]:
+def _stride(size: int, limit: int) -> int:
+    """The least stride that visits at most ``limit`` values, and every channel and every column alike.
+
+    It shares no factor with the size, and so with no axis.
+    """
+    stride = -(-size // limit)
+    while stride > 1 and math.gcd(stride, size) > 1:
+        stride += 1
+    return stride
+
+
+def _float_at(index: NDArray[np.int64], per_octave: int) -> NDArray[np.float64]:
     """The float32 at which the bin of that number begins, for positive values."""
-    return (index.astype(np.uint32) << _SHIFT).view(np.float32).astype(np.float64)
+    bits = index.astype(np.uint32) * np.uint32((1 << 23) // per_octave)
+    return bits.view(np.float32).astype(np.float64)

@@ -1,9 +1,10 @@
 """acme.ternary keeps the contract of quantizers, and planners can plan for it."""
 
 import numpy as np
+from qm_ternary.ternary import ternary
+
 import qm_toy
 from qm.testing import PlannerContract, QuantizerContract
-from qm_ternary.ternary import ternary
 
 pytest_plugins = ["qm.testing"]
 

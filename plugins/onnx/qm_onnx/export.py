@@ -8,8 +8,8 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, external_data_helper
-from qm.plugin import Artifact, ExportJob, UsageError
 
+from qm.plugin import Artifact, ExportJob, UsageError
 from qm_onnx import graph
 from qm_onnx.model import OnnxModel, has_external
 
@@ -27,7 +27,7 @@ def export(job: ExportJob) -> Artifact:
     """Write the model to ``job.path``, with ``NAME.onnx.data`` beside it where its weights need that."""
     if not isinstance(job.model, OnnxModel):
         raise UsageError(f"{job.model!r} is not an ONNX model", hint="Export it with the exporter of its own format.")
-    write(job.model.proto, job.path, folder=job.model.source.parent if job.model.source else None)
+    write(job.model.proto, job.path, folder=job.model.folder)
     return Artifact(path=job.path, format="onnx")
 
 

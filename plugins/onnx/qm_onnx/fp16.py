@@ -1,9 +1,9 @@
 """Half precision: weights stored, and where the runtime can, computed in float16; inputs and outputs stay float32.
 
-A planned layer becomes float16 with all its operands. What follows it stays in float16 while that is safe: operators that
-move, scale or clip values, but none that sums many of them or exponentiates. Everything else is cast back to float32, so
-layers outside the plan, loops and branches see what they saw before. ONNX Runtime on x86 has few float16 kernels and
-casts inside: the file is half the size, the speed about the same.
+A planned layer becomes float16 with all its operands. What follows it stays in float16 while that is safe: operators
+that move, scale or clip values, but none that sums many of them or exponentiates. Everything else is cast back to
+float32, so layers outside the plan, loops and branches see what they saw before. ONNX Runtime on x86 has few float16
+kernels and casts inside: the file is half the size, the speed about the same.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
-from qm_onnx.graph import Scope, subgraphs
-from qm_onnx.model import OnnxModel
-from qm_onnx.rewrite import Rewrite, weight
 
 from qm.plugin import Notes, QuantizeJob
+from qm_onnx.graph import Scope, subgraphs
+from qm_onnx.model import OnnxModel
+from qm_onnx.rewrite import Rewrite, rewrite
 
 # Operands that are float. Of any other operator of the two lists below, all are.
 _FLOAT_OPERANDS: dict[str, tuple[int, ...]] = {
@@ -91,8 +91,8 @@ def quantize(job: QuantizeJob) -> OnnxModel:
 
     A layer with weights that float16 cannot hold stays in float, with a note.
     """
-    model: OnnxModel = job.model
-    work = Work(Rewrite(model.native), job.notes)
+    model, change = rewrite(job)
+    work = Work(change, job.notes)
     planned = {id(node) for _, node, _ in work.rewrite.planned(job.plan)}
     for scope, node in work.rewrite.sites:
         if id(node) in planned:
@@ -106,7 +106,7 @@ def _halve_layer(work: Work, scope: Scope, node: NodeProto) -> None:
     name = scope.path + node.name
     if node.op_type not in _LAYERS:
         work.notes.say(f"{name}: stays in float, since {node.op_type} is not converted to float16")
-    elif not all(_fits(scope, node.input[i]) for i in _places(node)):
+    elif not all(_fits(work, scope, node.input[i]) for i in _places(node)):
         work.notes.say(f"{name}: stays in float, since its weights lie outside the range of float16")
     else:
         _halve(work, scope, node)
@@ -118,9 +118,9 @@ def _places(node: NodeProto) -> Iterable[int]:
     return [i for i in places if i < len(node.input) and node.input[i]]
 
 
-def _fits(scope: Scope, name: str) -> bool:
+def _fits(work: Work, scope: Scope, name: str) -> bool:
     """Whether an operand is computed, or a constant that float16 holds."""
-    value = weight(scope, name)
+    value = work.rewrite.constant(scope, name)
     if value is None:
         return True
     with np.errstate(over="ignore"):
@@ -134,7 +134,7 @@ def _follows(work: Work, scope: Scope, node: NodeProto) -> bool:
     """Whether every float operand has a twin or is a constant that float16 holds, and one has a twin."""
     twins = work.known(scope)
     rest = [node.input[i] for i in _places(node) if node.input[i] not in twins]
-    constant = all(weight(scope, name) is not None and _fits(scope, name) for name in rest)
+    constant = all(work.rewrite.constant(scope, name) is not None and _fits(work, scope, name) for name in rest)
     return constant and len(rest) < len(list(_places(node))) and not any(True for _ in subgraphs(node))
 
 
@@ -144,7 +144,7 @@ def _halve(work: Work, scope: Scope, node: NodeProto) -> None:
     made = NodeProto.FromString(node.SerializeToString())
     before: list[NodeProto] = []
     for i in _places(node):
-        made.input[i] = _half(work, scope, node.input[i], before)
+        made.input[i] = _half(work, scope, node, node.input[i], before)
     after: list[NodeProto] = []
     for i, out in enumerate(node.output):
         if out:
@@ -153,13 +153,14 @@ def _halve(work: Work, scope: Scope, node: NodeProto) -> None:
     work.rewrite.replace(scope, node, [*before, made, *after])
 
 
-def _half(work: Work, scope: Scope, name: str, before: list[NodeProto]) -> str:
+def _half(work: Work, scope: Scope, node: NodeProto, name: str, before: list[NodeProto]) -> str:
     """The twin of an operand, made where there is none."""
     twins = work.known(scope)
     if name not in twins:
-        value = weight(scope, name)
+        value = work.rewrite.constant(scope, name)
         if value is not None:
-            return work.rewrite.tensor(scope.graph, f"{name}/half", value.astype(np.float16))
+            graph = work.rewrite.home(scope, node)
+            return work.rewrite.tensor(graph, f"{name}/half", value.astype(np.float16))
         twins[name] = work.rewrite.fresh(f"{name}/half")
         before.append(_cast(work, name, twins[name], TensorProto.FLOAT16))
     return twins[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import prod
@@ -197,26 +198,31 @@ def captured(graph: GraphProto) -> list[str]:
 
 
 def sort(graph: GraphProto) -> None:
-    """Put nodes in topological order, changing the order as little as it can; inner graphs too."""
-    waiting = list(graph.node)
-    made = {name for node in waiting for name in node.output if name}
-    done: set[str] = set()
-    ordered: list[NodeProto] = []
-    while waiting:
-        later: list[NodeProto] = []
-        for node in waiting:
-            if all(name in done or name not in made for name in uses(node)):
-                ordered.append(node)
-                done.update(node.output)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            return  # A cycle: ONNX Runtime will say so.
-        waiting = later
-    if [id(n) for n in ordered] != [id(n) for n in graph.node]:
-        copies = [NodeProto.FromString(n.SerializeToString()) for n in ordered]
+    """Put nodes in topological order, of all such orders the first by the order they had; inner graphs too."""
+    order = _order(graph)
+    if order != sorted(order):
+        copies = [NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
         del graph.node[:]
         graph.node.extend(copies)
     for node in graph.node:
         for inner in subgraphs(node):
             sort(inner)
+
+
+def _order(graph: GraphProto) -> list[int]:
+    """Places of the nodes in topological order; as they are where there is a cycle, which ONNX Runtime will tell."""
+    maker = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    missing = [{maker[name] for name in uses(node) if name in maker} for node in graph.node]
+    users: dict[int, list[int]] = {}
+    for i, makers in enumerate(missing):
+        for made in makers:
+            users.setdefault(made, []).append(i)
+    ready = [i for i, makers in enumerate(missing) if not makers]
+    order: list[int] = []
+    while ready:
+        order.append(heapq.heappop(ready))
+        for user in users.get(order[-1], ()):
+            missing[user].discard(order[-1])
+            if not missing[user]:
+                heapq.heappush(ready, user)
+    return order if len(order) == len(graph.node) else list(range(len(graph.node)))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
-from qm.plugin import Layer
 
+from qm.plugin import Layer
 from qm_onnx import graph
 from qm_onnx.graph import Constant, Scope
 from qm_onnx.shape import inferred_shapes

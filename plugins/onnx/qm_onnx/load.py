@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, external_data_helper
-from qm.plugin import LoadJob, UsageError
 
+from qm.plugin import LoadJob, UsageError
 from qm_onnx import graph
 from qm_onnx.model import OnnxModel
 from qm_onnx.normalize import normalize

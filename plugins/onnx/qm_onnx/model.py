@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, TensorProto, ValueInfoProto
-from qm.plugin import Array, Batch, Layer, Model, Scheme, TensorSpec, Unsupported
 
+from qm.plugin import Array, Batch, Layer, Model, Scheme, TensorSpec, Unsupported
 from qm_onnx import graph, layer, runtime, scheme
 from qm_onnx.normalize import is_quantized as proto_is_quantized
 from qm_onnx.watch import watched
@@ -23,8 +23,9 @@ class OnnxModel(Model):
 
     def __init__(self, proto: ModelProto, *, source: Path | None = None, notes: Sequence[str] = ()) -> None:
         self.proto = proto
-        self.source = source
+        self.source = source.absolute() if source is not None else None
         self.notes = tuple(notes)
+        self._name = str(source or "model")
         self._layers: tuple[Layer, ...] | None = None
         self._schemes: dict[str, Scheme] | None = None
         self._plain: ort.InferenceSession | None = None
@@ -37,6 +38,11 @@ class OnnxModel(Model):
     def with_proto(self, proto: ModelProto) -> OnnxModel:
         """Another graph from the same source."""
         return OnnxModel(proto, source=self.source, notes=self.notes)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where external data lies, None where all weights are in the graph."""
+        return self.source.parent if self.source is not None and has_external(self.proto) else None
 
     def inputs(self) -> tuple[TensorSpec, ...]:
         stored = {t.name for t in self.proto.graph.initializer}
@@ -91,8 +97,7 @@ class OnnxModel(Model):
         return self._open(proto, runtime.options(level))
 
     def _open(self, proto: ModelProto, settings: ort.SessionOptions) -> ort.InferenceSession:
-        folder = self.source.parent if self.source is not None and has_external(proto) else None
-        return runtime.open_proto(proto, name=str(self.source or "model"), folder=folder, settings=settings)
+        return runtime.open_proto(proto, name=self._name, folder=self.folder, settings=settings)
 
 
 def _floats(activation: Array) -> Array:

@@ -6,8 +6,6 @@ from typing import Literal
 
 from qm.plugin import Field, Options
 
-STATIC_OPERATORS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
-
 
 class PtqOptions(Options):
     """Options of static quantization."""

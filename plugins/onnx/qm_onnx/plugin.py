@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qm.plugin import Benchmark, Can, Card, Exporter, Loader, Needs, Quantizer, hookimpl
-
 from qm_onnx.option import DynamicOptions, Fp16Options, PtqOptions, WeightsOptions
 
 REQUIRES = ("onnx", "onnxruntime | onnxruntime-gpu")
@@ -77,7 +76,7 @@ def _quantizers() -> Iterator[Quantizer]:
         schemes={"w8", "w4g32", "w4g128"},
         default="w8",
         needs=Needs.NOTHING,
-        layer_kinds={"MatMul", "Gemm"},
+        layer_kinds={"Gather", "Gemm", "MatMul"},
     )
     yield Quantizer(
         name="fp16",

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from qm_onnx.graph import TRANSPARENT, Scope, graphs, keep_domains, nodes, walk
 
-from qm.plugin import Array, Plan, Scheme, UsageError
+from qm.plugin import Array, Plan, QuantizeJob, Scheme, Unsupported, UsageError
+from qm_onnx.graph import TRANSPARENT, Scope, graphs, keep_domains, nodes, walk
+from qm_onnx.model import OnnxModel
 
 MICROSOFT = "com.microsoft"
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _CHANGES_VALUES = {"Cast", "DequantizeLinear", "QuantizeLinear"}
 
 
 class Rewrite:
-    """A copy of a model under change. ``finish`` carries the replacements out and gives the model."""
+    """A copy of a model under change. ``finish`` carries the replacements out and gives the model.
 
-    def __init__(self, proto: ModelProto) -> None:
+    ``folder`` is where its external data lies; one weight at a time is read from there.
+    """
+
+    def __init__(self, proto: ModelProto, *, folder: Path | None = None) -> None:
         self.proto = ModelProto()
         self.proto.CopyFrom(proto)
+        self._folder = folder
         self.sites: list[tuple[Scope, NodeProto]] = list(walk(self.proto.graph))
         self._changes: dict[int, dict[str, list[NodeProto]]] = {}
         self._tensors: dict[tuple[int, str], str] = {}
@@ -41,6 +48,14 @@ class Rewrite:
         self._names.add(name)
         return name
 
+    def constant(self, scope: Scope, name: str) -> Array | None:
+        """The float constant behind an operand, see ``constant``."""
+        return constant(scope, name, folder=self._folder)
+
+    def weight(self, scope: Scope, name: str) -> Array | None:
+        """The float constant behind an operand, see ``weight``."""
+        return weight(scope, name, folder=self._folder)
+
     def tensor(self, graph: GraphProto, stem: str, value: Array | TensorProto) -> str:
         """The name of a constant in ``graph``; equal values are stored once a graph."""
         made = value if isinstance(value, TensorProto) else numpy_helper.from_array(value)
@@ -51,6 +66,15 @@ class Rewrite:
             stored.CopyFrom(made)
             stored.name = self._tensors[key]
         return self._tensors[key]
+
+    def home(self, scope: Scope, node: NodeProto) -> GraphProto:
+        """The graph to keep a layer's constants in: its own, the outermost one for a recurrent layer.
+
+        Exporters put a recurrent layer into both branches of an If, with the same weights: outside, they are stored
+        once. Other layers keep theirs near: where a DequantizeLinear reads a constant from outside its graph, ONNX
+        Runtime (1.31.1) fails to open the model ("Missing required weight").
+        """
+        return self.proto.graph if node.op_type in RECURRENT else scope.graph
 
     def replace(self, scope: Scope, node: NodeProto, by: Sequence[NodeProto]) -> None:
         """Put other nodes in the place of one."""
@@ -76,23 +100,37 @@ class Rewrite:
                 inner.node.extend(copies)
 
 
-def weight(scope: Scope, name: str) -> Array | None:
-    """The constant float tensor behind an operand; None where it is computed, cast, or quantized already.
+def rewrite(job: QuantizeJob, proto: ModelProto | None = None) -> tuple[OnnxModel, Rewrite]:
+    """The job's model, and a rewrite of it, or of ``proto`` where the model had to be changed first."""
+    if not isinstance(job.model, OnnxModel):
+        raise Unsupported(f"{job.model!r} is not an ONNX model", hint="Choose a method for its own format.")
+    source = job.model.source
+    return job.model, Rewrite(proto or job.model.proto, folder=source.parent if source else None)
 
-    Raises:
-        UsageError: it holds NaN or infinity.
-    """
+
+def constant(scope: Scope, name: str, *, folder: Path | None = None) -> Array | None:
+    """The constant float32 tensor behind an operand; None where it is computed, cast, or quantized already."""
     found = scope.resolve(name)
     if found is None or found.tensor.data_type != TensorProto.FLOAT:
         return None
     if any(node.op_type in _CHANGES_VALUES for node in found.via):
         return None
-    value: Array = numpy_helper.to_array(found.tensor)
+    value: Array = numpy_helper.to_array(found.tensor, str(folder or ""))
     for node in reversed(found.via):
         value = _reshaped(scope, node, value)
-    if not np.isfinite(value).all():
+    return value
+
+
+def weight(scope: Scope, name: str, *, folder: Path | None = None) -> Array | None:
+    """As ``constant``, for what is to be quantized.
+
+    Raises:
+        UsageError: it holds NaN or infinity.
+    """
+    value = constant(scope, name, folder=folder)
+    if value is not None and not np.isfinite(value).all():
         raise UsageError(
-            f"the weight {found.tensor.name!r} holds NaN or infinity",
+            f"the weight {name!r} holds NaN or infinity",
             hint="Leave its layer in float with a rule, or repair the model.",
         )
     return value
@@ -148,4 +186,6 @@ def _reshaped(scope: Scope, node: NodeProto, value: Array) -> Array:
     for name in node.input[1:]:
         if name and (tensor := scope.constant(name)) is not None:
             feeds[name] = numpy_helper.to_array(tensor)
-    return np.asarray(ReferenceEvaluator(single).run(None, feeds)[0])
+    evaluate = ReferenceEvaluator(single)  # type: ignore[no-untyped-call]
+    outputs: list[Array] = evaluate.run(None, feeds)
+    return outputs[0]

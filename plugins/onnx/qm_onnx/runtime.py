@@ -12,6 +12,7 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto
 from onnxruntime.capi import onnxruntime_pybind11_state as state
+
 from qm.plugin import Array, Batch, QmError, TensorSpec, Unsupported, UsageError
 
 PROVIDER = "CPUExecutionProvider"

@@ -14,8 +14,8 @@ import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
-from qm.plugin import Array, Batch, BenchmarkJob, OpTime, Session, TensorSpec
 
+from qm.plugin import Array, Batch, BenchmarkJob, OpTime, Session, TensorSpec
 from qm_onnx import layer, runtime
 
 ROUNDS = 10
@@ -39,8 +39,8 @@ _FLOAT = frozenset(
     {"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "GRU", "Gemm", "LSTM", "MatMul", "RNN"}
 )
 
-# What ONNX Runtime adds to the name of a layer that it fused with a scale, a bias or an activation.
-_FUSION = re.compile(r"^fused |/\w+Fusion/?$")
+# What ONNX Runtime adds to a name where it fused something in, changed the layout, or computes halves in float.
+_ADDED = re.compile(r"^fused |^InsertedPrecisionFreeCast_|/\w+Fusion/?$|_token_\d+$|_nchwc$")
 
 
 def open_session(job: BenchmarkJob) -> OrtSession:
@@ -118,8 +118,7 @@ def _layer(name: str, kind: str, names: dict[str, str]) -> str:
     """The layer whose operation this is."""
     if kind not in _INTEGER | _FLOAT:
         return names.get(name, "")
-    stem = _FUSION.sub("", name)
-    return names.get(name) or names.get(stem) or names.get(stem.removesuffix("_nchwc"), "")
+    return names.get(name) or names.get(_ADDED.sub("", name), "")
 
 
 def _names(path: Path) -> dict[str, str]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto
-from qm.plugin import Unsupported, UsageError
 
+from qm.plugin import Unsupported, UsageError
 from qm_onnx import layer
 from qm_onnx.graph import Scope
 from qm_onnx.layer import Found

@@ -3,9 +3,9 @@
 All but 4-bit embeddings is written with standard operators, a DequantizeLinear in front of the layer, which other
 runtimes read too. ONNX Runtime (measured with 1.31.1) turns that into its MatMulNBits kernel when it opens the file, as
 fast as if the file held MatMulNBits and without its padding, provided that the weights lie in the layer's own graph and
-are ``(in, out)``; a Gemm with transB=1 would dequantize all its weights at each run, at a tenth of the speed. That kernel
-rounds its activations to int8 within blocks, which costs 8-bit weights about 2 dB and 4-bit ones nothing; the session
-option ``session.qdq_matmulnbits_accuracy_level`` set to 1 avoids it.
+are ``(in, out)``; a Gemm with transB=1 would dequantize all its weights at each run, at a tenth of the speed. That
+kernel rounds its activations to int8 within blocks, which costs 8-bit weights about 2 dB and 4-bit ones nothing; the
+session option ``session.qdq_matmulnbits_accuracy_level`` set to 1 avoids it.
 
 An embedding is dequantized after its rows are gathered, never as a whole.
 """
@@ -16,17 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
-from qm_onnx.fit import group_grid
-from qm_onnx.graph import Scope, integer
-from qm_onnx.model import OnnxModel
-from qm_onnx.normalize import raise_opset
-from qm_onnx.rewrite import MICROSOFT, Rewrite, weight
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from qm.numerics.affine import Grid, grid_for
 from qm.numerics.affine import quantize as quantized
 from qm.numerics.pack import pack_int4
 from qm.plugin import Array, Notes, QuantizeJob, Scheme, Unsupported
+from qm_onnx.fit import group_grid
+from qm_onnx.graph import Scope, integer
+from qm_onnx.model import OnnxModel
+from qm_onnx.normalize import raise_opset
+from qm_onnx.rewrite import MICROSOFT, Rewrite, rewrite
 
 GROUPS_SINCE = 21
 """The opset that brought DequantizeLinear its groups and its 4-bit types."""
@@ -66,15 +66,20 @@ def quantize(job: QuantizeJob) -> OnnxModel:
     Raises:
         Unsupported: a group scheme is asked and the model cannot be brought to opset 21.
     """
-    model: OnnxModel = job.model
-    work = Work(Rewrite(_prepared(job)), job.notes)
+    model, change = rewrite(job, _raised(job))
+    work = Work(change, job.notes)
     for scope, node, scheme in job.progress.track(work.rewrite.planned(job.plan), "quantize"):
         replace = _REPLACE.get(node.op_type)
         made = replace(work, scope, node, scheme) if replace else None
         if made is None:
-            job.notes.say(f"{node.name}: stays in float, since its weights cannot be stored as {scheme}")
+            job.notes.say(f"{scope.path}{node.name}: stays in float, since its weights cannot be stored as {scheme}")
         else:
             work.rewrite.replace(scope, node, made)
+    if job.target.integer_dot is False and any(s.weight_bits == 8 for s in job.plan.schemes()):
+        job.notes.say(
+            f"8-bit weights with float activations run slower than float on {job.target.name!r}, which has no 8-bit "
+            "dot product; onnx.dynamic is the faster way"
+        )
     return model.with_proto(work.rewrite.finish(MICROSOFT))
 
 
@@ -86,8 +91,9 @@ def stored(q: Array, grid: Grid) -> Array | TensorProto:
     return TensorProto(data_type=kind, dims=q.shape, raw_data=pack_int4(q.reshape(-1)).tobytes())
 
 
-def _prepared(job: QuantizeJob) -> object:
-    proto = job.model.native
+def _raised(job: QuantizeJob) -> ModelProto:
+    """The model at an opset that has what the plan needs."""
+    proto: ModelProto = job.model.native
     if not any(scheme.group for scheme in job.plan.schemes()):
         return proto
     try:
@@ -111,7 +117,7 @@ def _grid(w: Array, scheme: Scheme, *, reduced: int) -> Grid:
 
 def _matmul(work: Work, scope: Scope, node: NodeProto, scheme: Scheme) -> Nodes | None:
     for place in (1, 0):
-        w = weight(scope, node.input[place])
+        w = work.rewrite.weight(scope, node.input[place])
         if w is not None and w.ndim >= 2:
             reduced = w.ndim - 2 if place == 1 else w.ndim - 1
             dequantize, floats = work.dequantize(scope, node.name, w, _grid(w, scheme, reduced=reduced))
@@ -120,7 +126,7 @@ def _matmul(work: Work, scope: Scope, node: NodeProto, scheme: Scheme) -> Nodes 
 
 
 def _gemm(work: Work, scope: Scope, node: NodeProto, scheme: Scheme) -> Nodes | None:
-    w = weight(scope, node.input[1])
+    w = work.rewrite.weight(scope, node.input[1])
     if w is None:
         return None
     upright = w.T if integer(node, "transB", 0) else w
@@ -134,7 +140,7 @@ def _gemm(work: Work, scope: Scope, node: NodeProto, scheme: Scheme) -> Nodes | 
 
 def _gather(work: Work, scope: Scope, node: NodeProto, scheme: Scheme) -> Nodes | None:
     """Rows of a table ``(n, width)``: one scale a row, or groups along the row."""
-    table = weight(scope, node.input[0])
+    table = work.rewrite.weight(scope, node.input[0])
     if table is None or table.ndim != 2 or integer(node, "axis", 0) != 0:
         return None
     if scheme.group:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+
 from qm.plugin import Array, QuantizeJob, Scheme, Unsupported
 from qm_toy.check import check_plan
 from qm_toy.model import ToyModel
