@@ -48,7 +48,7 @@ class Evidence:
     """What the artifact is held against.
 
     ``left_out`` names the layers that a rule wants in float; ``again`` is the command that made the artifact, to build
-    the next one from.
+    the next one from; ``wider`` is the next scheme up that the method offers; ``doubt`` is what is odd about the samples.
     """
 
     model: Model
@@ -63,6 +63,8 @@ class Evidence:
     host: Target
     synthetic: bool
     again: str
+    wider: Scheme | None = None
+    doubt: str | None = None
 
 
 def audit(
@@ -72,6 +74,9 @@ def audit(
     seen = Audit()
     check_size(seen, evidence)
     check_target(seen, evidence)
+    if evidence.doubt:
+        what, _, todo = evidence.doubt.partition("; ")
+        seen.add("data", Level.WARNING, what, todo=f"{todo[:1].upper()}{todo[1:]}, see docs/how-to/data.md.")
     if benchmark is None:
         seen.add("opens", Level.WARNING, "no installed plugin runs this format, so that the file was not opened")
         return seen
@@ -197,9 +202,9 @@ def remedy(evidence: Evidence) -> str:
     """What to try next where the error is large."""
     if evidence.synthetic:
         return "Give real samples with --data before you judge."
-    if any(s.activations is Activations.STATIC for s in evidence.plan.schemes()):
-        return f"Try other ranges, or wider activations: {evidence.again} -o ranges=mse, or --scheme w8a16."
-    return f"Try more bits, or half precision: {evidence.again} --scheme w8, or -p with an f16 method."
+    if evidence.wider is not None:
+        return f"Try more bits: {evidence.again} --scheme {evidence.wider}"
+    return "Leave the layers that lose most in float: write a recipe with qm plan, and add rules for them."
 
 
 def _check_slices(seen: Audit, evaluation: Evaluation) -> None:

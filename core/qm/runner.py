@@ -25,6 +25,7 @@ from qm.plugin import Artifact, Can, Card, Model, Notes, Plan, PlanJob, Progress
 from qm.report import File, Finding, Report, Size, environment, now, report_path
 from qm.report import Samples as SamplesUsed
 from qm.route import Route, find_route
+from qm.scheme import Scheme
 from qm.split import Split, divided, made_up
 from qm.step import export_model, load_model, quantize_model
 from qm.workbench import Workbench
@@ -95,8 +96,6 @@ class Run:
         if request.data is None:
             return made_up(self.model, request.recipe.seed)
         samples = open_data(request.data, self.model.inputs())
-        if doubt := suspicion(samples, self.model.inputs()):
-            self.notes.say(doubt)
         return divided(samples, request.recipe, has_planner=bool(self.route.planners))
 
     @cached_property
@@ -219,6 +218,8 @@ class Run:
             host=targets.host(),
             synthetic=split.synthetic,
             again=self._again(),
+            wider=self._wider(),
+            doubt=None if split.whole is None else suspicion(split.whole, self.model.inputs()),
         )
         return audit(
             evidence,
@@ -227,6 +228,13 @@ class Run:
             can=frozenset(loader.card.can),
             progress=self.progress,
         )
+
+    def _wider(self) -> Scheme | None:
+        """The next scheme up from the default that the last method offers, float aside."""
+        leg = self.route.quantizers[-1]
+        offered = (Scheme.parse(text) for text in leg.found.card.schemes)
+        wider = [s for s in offered if _bits(s) > _bits(leg.default) and s.granularity == leg.default.granularity]
+        return min(wider, key=_bits, default=None)
 
     def _again(self) -> str:
         methods = " ".join(f"-p {stage.plugin}" for stage in self.request.recipe.stages)
@@ -313,6 +321,10 @@ class Run:
 
 def _implemented(card: Card, job: Any) -> Any:
     return card.implementation()(job)
+
+
+def _bits(scheme: Scheme) -> tuple[int, int]:
+    return scheme.weight_bits, scheme.activation_bits
 
 
 def _texts(schemes: Mapping[str, Any]) -> dict[str, str]:

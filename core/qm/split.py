@@ -9,7 +9,7 @@ from qm.data import Samples
 from qm.errors import QmError, UsageError
 from qm.plugin import Batch, Model
 from qm.recipe import Recipe
-from qm.synthetic import synthetic
+from qm.synthetic import FREE_LENGTHS, synthetic
 
 CALIBRATION_SAMPLES = 128
 TRIAL_SAMPLES = 64
@@ -69,9 +69,13 @@ def divided(samples: Samples, recipe: Recipe, *, has_planner: bool) -> Split:
 
 def made_up(model: Model, seed: int) -> Split:
     """Made-up inputs; none where the model cannot be run on them."""
-    batches: list[Batch] = list(synthetic(model.inputs(), SYNTHETIC_SAMPLES, seed))
-    try:
-        model.run(batches[0])
-    except QmError:
-        batches = []
+    batches: list[Batch] = []
+    for length in FREE_LENGTHS:
+        tried: list[Batch] = list(synthetic(model.inputs(), SYNTHETIC_SAMPLES, seed, free_length=length))
+        try:
+            model.run(tried[0])
+        except QmError:
+            continue
+        batches = tried
+        break
     return Split(whole=None, calibration=None, trial=batches, judging=batches, judged=None)

@@ -115,7 +115,7 @@ def accuracy(labels: ArrayLike, before: ArrayLike, after: ArrayLike, *, margin: 
     """Accuracy of predictions, ``(samples,)`` each, with a verdict where the ``margin`` of loss is given as a share."""
     truth, first = _paired(labels, before, names=("labels", "predictions"))
     truth, second = _paired(labels, after, names=("labels", "predictions"))
-    right_before, right_after = first == truth, second == truth
+    right_before, right_after = (first == truth) & (first != NO_CLASS), (second == truth) & (second != NO_CLASS)
     n = len(truth)
     lost, gained = int((right_before & ~right_after).sum()), int((~right_before & right_after).sum())
     found = paired_difference(lost, gained, n)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from qm.testing import BenchmarkContract, ExporterContract, LoaderContract, PlannerContract, QuantizerContract
 
 try:

@@ -149,7 +149,7 @@ def test_a_comparison_takes_three_rounds_of_fresh_processes_even_without_time(mi
 
 
 def test_a_comparison_stops_when_the_interval_is_narrow_enough(mime):
-    found = compare(mime("spin 1000"), mime("spin 1000"), X, time_s=20.0, precision=5.0, noise=0.0)
+    found = compare(mime("spin 1000"), mime("spin 1000"), X, time_s=5.0, precision=5.0, noise=0.0)
     assert (found.stopped_by, found.rounds) == ("precision", 3)
     assert math.log(found.high / found.low) / 2 <= math.log1p(5.0)
 

@@ -141,6 +141,11 @@ def test_scores_that_are_not_finite_are_never_right_and_never_agree():
     assert agreement(classes, classes).share == 0.5
 
 
+def test_a_prediction_that_is_no_class_is_wrong_whatever_the_label():
+    found = accuracy([NO_CLASS, 1], [NO_CLASS, 1], [NO_CLASS, 1])
+    assert (found.before, found.after) == (0.5, 0.5)
+
+
 def test_samples_that_differ_are_listed_by_index():
     assert agreement([0, 1, 2, 3], [0, 2, 2, 0]).differing == (1, 3)
 

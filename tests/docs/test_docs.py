@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+
 from qm import plugin
 from qm.__main__ import COMMANDS, VARIABLES
 from qm.catalog import Catalog
@@ -91,7 +92,7 @@ def test_every_described_data_set_and_recipe_is_valid(tmp_path):
     kinds = {"data": Description.read, "recipe": Recipe.read}
     seen = []
     for page in PAGES:
-        for language, words, body in blocks(page):
+        for language, _, body in blocks(page):
             if language == "toml":
                 kind = "recipe" if "stages" in body else "data"
                 (tmp_path / "x.toml").write_text(body, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from qm.errors import UsageError
 from qm.plugin import Activations
 from qm_toy.model import Dense, ToyModel, quantize_activations

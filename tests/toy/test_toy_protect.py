@@ -1,6 +1,7 @@
 """Protecting the layers that lose most."""
 
 import pytest
+
 import qm_toy
 from qm.errors import UsageError
 from qm.plugin import PlanJob, Planner, Recipe, Rule

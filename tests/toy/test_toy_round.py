@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from qm.errors import Unsupported, UsageError
 from qm.plugin import Plan, QuantizeJob, Scheme
 from qm_toy.plugin import RoundOptions

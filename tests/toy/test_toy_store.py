@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 import qm_toy
 from qm.errors import UsageError
 from qm.plugin import ExportJob, LoadJob

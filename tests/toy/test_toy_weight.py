@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from qm_toy.weight import BITS, Float, Packed
 
 

@@ -17,8 +17,8 @@ METHODS = ("minmax", "percentile", "mse", "entropy")
 _COARSE = np.exp2(-np.arange(24) / 3)  # down to 1/200 of the full range
 _FINE = (np.exp2(np.linspace(-0.5, 0.5, 9)), np.exp2(np.linspace(-0.1, 0.1, 9)), np.exp2(np.linspace(-0.02, 0.02, 9)))
 
-_ENTROPY_BINS = 4096
-_ENTROPY_STEP = 32
+_ENTROPY_BINS = 2048
+_ENTROPY_STEPS = (64, 16, 4)
 _ENTROPY_BITS = 8
 
 
@@ -106,7 +106,8 @@ def _magnitudes(left: Floats, right: Floats, counts: Floats) -> tuple[Floats, Fl
 
 def _least_squares(stream: Stream, bits: int, low: float, high: float, *, symmetric: bool) -> tuple[float, float]:
     """Search both ends by coordinate descent, from ever finer grids, the full range always among the candidates."""
-    left, right, counts = stream.bins()
+    # Errors are integrated within a bin, so that wider ones do.
+    left, right, counts = stream.bins(per_octave=16)
     # What is far below a step of the full range is rounded to zero by every candidate, or too little to count.
     heard = np.maximum(-left, right) > np.exp2(-(bits + 6)) * max(-low, high)
     bins = left[heard], right[heard], counts[heard]
@@ -170,12 +171,18 @@ def _least_divergence(stream: Stream, bits: int, low: float, high: float) -> tup
         return low, high
     most = max(-low, high)
     hist = _linear(left[nonzero], right[nonzero], counts[nonzero], most)
-    sizes = np.arange(_ENTROPY_BINS, (1 << bits) - 1, -_ENTROPY_STEP)
-    clips = most * sizes / _ENTROPY_BINS
-    spans = np.minimum(clips, -low) + np.minimum(clips, high)
-    levels = np.rint(clips / spans * ((1 << bits) - 1)).astype(int)
-    i = int(np.argmin([_divergence(hist, int(size), int(n)) for size, n in zip(sizes, levels, strict=True)]))
-    return max(low, -float(clips[i])), min(high, float(clips[i]))
+
+    def divergence(size: int) -> float:
+        clip = most * size / _ENTROPY_BINS
+        span = min(clip, -low) + min(clip, high)
+        return _divergence(hist, size, round(clip / span * ((1 << bits) - 1)))
+
+    first, last = 1 << bits, _ENTROPY_BINS
+    for step in _ENTROPY_STEPS:
+        size = min(range(last, first - 1, -step), key=divergence)
+        first, last = max(size - step, 1 << bits), min(size + step, _ENTROPY_BINS)
+    clip = most * size / _ENTROPY_BINS
+    return max(low, -clip), min(high, clip)
 
 
 def _linear(left: Floats, right: Floats, counts: Floats, most: float) -> Floats:

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from qm.api import quantize
 from qm.errors import QmError
 from qm.file import sha256
 from qm.plugin import Artifact, Card, Model, Plan, Quantizer, Scheme, Unsupported
@@ -166,6 +167,22 @@ class QuantizerContract(Contract):
     def test_one_sample_is_enough_to_run(self, lab: Lab) -> None:
         model = lab.quantize(self.default_plan(lab), data=Drawn(lab.samples[:1]))
         assert all(np.isfinite(output).all() for output in lab.answers(model))
+
+    def test_the_audit_accepts_the_whole_run(self, lab: Lab, isolated: Isolation) -> None:
+        scheme = Scheme.parse(lab.card.default)
+        names = lab.samples[0]
+        data = {name: np.concatenate([batch[name] for batch in lab.samples]) for name in names}
+        report = quantize(
+            lab.path,
+            [(self.method, self.options)],
+            scheme=str(scheme),
+            data=data if lab.card.needs_data(scheme) else None,
+            to=isolated.folder / f"whole{lab.quantized(str(scheme))[0].path.suffix}",
+        )
+        assert report.accepted
+        assert {name: text for name, text in report.schemes.items() if text != "float"} == self.asked(
+            lab.whole_plan(scheme)
+        )
 
     def test_nothing_is_left_lying_about(self, lab: Lab, isolated: Isolation) -> None:
         lab.quantize(self.default_plan(lab))

@@ -88,9 +88,8 @@ def quantize(job: QuantizeJob) -> OnnxModel:
         replace = _REPLACE.get(node.op_type)
         made = replace(work, scope, node, scheme) if replace else None
         if made is None:
-            job.notes.say(
-                f"{scope.path}{node.name}: stays in float, since no kernel does this {node.op_type} with dynamic integers"
-            )
+            name = scope.path + node.name
+            job.notes.say(f"{name}: stays in float, since no dynamic integer kernel does this {node.op_type}")
         else:
             work.rewrite.replace(scope, node, made)
     return model.with_proto(work.rewrite.finish(MICROSOFT))
@@ -193,7 +192,7 @@ def _lstm(work: Work, scope: Scope, node: NodeProto, scheme: Scheme) -> Nodes | 
     for i, (w, part) in enumerate(zip(pair, ("input", "recurrent"), strict=True), 1):
         assert w is not None
         scale = _lstm_scale(w, scheme)
-        rows = np.clip(np.rint(w / scale[..., None]), -127, 127) + 128
+        rows = np.clip(np.rint(w / scale.reshape(len(w), -1, 1)), -127, 127) + 128
         stem = f"{node.name}/{part}"
         integers = np.ascontiguousarray(rows.astype(np.uint8).swapaxes(1, 2))
         inputs[i] = work.rewrite.tensor(home, f"{stem}/weight", integers)
@@ -209,11 +208,9 @@ def _lstm(work: Work, scope: Scope, node: NodeProto, scheme: Scheme) -> Nodes | 
 
 
 def _lstm_scale(w: Array, scheme: Scheme) -> Array:
-    """Scales ``(directions, 4 * hidden)``; per tensor they are all equal within a direction."""
-    axes = 2 if scheme.granularity is Granularity.CHANNEL else (1, 2)
-    largest = np.abs(w).max(axis=axes, keepdims=True, initial=0)
-    grid = grid_for_range(-largest, largest, symmetric=True, signed=True, narrow=True)
-    return np.ascontiguousarray(np.broadcast_to(grid.scale[..., 0], w.shape[:2]))
+    """Scales ``(directions, 4 * hidden)``, or ``(directions,)`` where a whole direction shares one."""
+    largest = np.abs(w).max(axis=2 if scheme.granularity is Granularity.CHANNEL else (1, 2), initial=0)
+    return grid_for_range(-largest, largest, symmetric=True, signed=True, narrow=True).scale
 
 
 def _real(node: NodeProto, name: str) -> np.float32:

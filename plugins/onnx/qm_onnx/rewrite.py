@@ -148,17 +148,14 @@ def prune(graph: GraphProto) -> None:
 
 def _drop_unread(graph: GraphProto, used: set[str]) -> int:
     unread = {t.name for t in graph.initializer if t.name not in used}
-    count = 0
-    for items, idle in (
-        (graph.node, lambda n: n.op_type in {"Constant", *TRANSPARENT} and not used & set(n.output)),
-        (graph.initializer, lambda t: t.name in unread),
-        (graph.input, lambda value: value.name in unread),
-    ):
-        for i in reversed(range(len(items))):
-            if idle(items[i]):
-                del items[i]
-                count += 1
-    return count
+    idle = {_key(n) for n in graph.node if n.op_type in {"Constant", *TRANSPARENT} and not used.intersection(n.output)}
+    for i in reversed(range(len(graph.node))):
+        if _key(graph.node[i]) in idle:
+            del graph.node[i]
+    for i in reversed(range(len(graph.initializer))):
+        if graph.initializer[i].name in unread:
+            del graph.initializer[i]
+    return len(unread) + len(idle)
 
 
 def attributes(node: NodeProto) -> dict[str, object]:

@@ -78,6 +78,8 @@ def _granularity(f: Found, weight: Constant) -> tuple[Granularity, int]:
     axis = graph.integer(dequantize, "axis", 1) if dequantize is not None else _output_axis(f)
     channels = weight.tensor.dims[axis] if -len(weight.tensor.dims) <= axis < len(weight.tensor.dims) else 0
     single = all(n == 1 for n in scale.dims)
+    if f.node.op_type == "DynamicQuantizeLSTM":  # One scale a direction, or one a gate and direction.
+        return (Granularity.TENSOR if len(scale.dims) == 1 else Granularity.CHANNEL), 0
     return (Granularity.TENSOR if single and channels != 1 else Granularity.CHANNEL), 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from qm.plugin import Plan, Scheme, Unsupported, UsageError
-
 from qm_toy.model import ToyModel
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from qm.plugin import Activations, Array, Batch, Layer, Model, Scheme, TensorSpec, UsageError
 
+from qm.plugin import Activations, Array, Batch, Layer, Model, Scheme, TensorSpec, UsageError
 from qm_toy.weight import Packed, Weight
 
 ACTIVATION_BITS = 8

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from qm.plugin import Activations, Array, Dataset, QuantizeJob, Scheme, Unsupported, UsageError
 
+from qm.plugin import Activations, Array, Dataset, QuantizeJob, Scheme, Unsupported, UsageError
 from qm_toy.check import check_plan
 from qm_toy.model import Dense, ToyModel
 from qm_toy.weight import Packed

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from qm.plugin import Array, ExportJob
 
+from qm.plugin import Array, ExportJob
 from qm_toy.model import Dense, ToyModel
 from qm_toy.store import save
 from qm_toy.weight import Float

@@ -5,8 +5,8 @@ from __future__ import annotations
 from time import perf_counter
 
 import numpy as np
-from qm.plugin import Array, Batch, BenchmarkJob, LoadJob, OpTime, Session, TensorSpec
 
+from qm.plugin import Array, Batch, BenchmarkJob, LoadJob, OpTime, Session, TensorSpec
 from qm_toy.model import ToyModel
 from qm_toy.store import load
 

@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from qm.plugin import Activations, Array, Artifact, ExportJob, LoadJob, Unsupported, UsageError
 
+from qm.plugin import Activations, Array, Artifact, ExportJob, LoadJob, Unsupported, UsageError
 from qm_toy.model import Dense, ToyModel
 from qm_toy.weight import BITS, Float, Packed, Weight
 

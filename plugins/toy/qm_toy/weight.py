@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from qm.plugin import FLOAT, Array, Granularity, Scheme
 
 BITS = (1, 2, 4, 8)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
 from qm.plugin import (
     Artifact,
     Benchmark,
