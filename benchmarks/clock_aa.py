@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from qm.catalog import Catalog
-from qm.clock import compare, synthetic_batch
+from qm.clock import compare
+from qm.synthetic import synthetic
 from qm.types import Artifact
 from qm.worker import Worker
 
@@ -34,7 +35,7 @@ def main() -> int:
     options = _options()
     opener = _opener(options.model, options.threads)
     with opener() as worker:
-        batch = synthetic_batch(worker.inputs)
+        (batch,) = synthetic(worker.inputs, 1, 0)
         print(f"{options.model.name} against itself by {worker.runtime}; {options.load} busy processes beside it")
     wrong = held = by_cpu = 0
     with busy(options.load):

@@ -48,7 +48,7 @@ class Evidence:
     """What the artifact is held against.
 
     ``left_out`` names the layers that a rule wants in float; ``again`` is the command that made the artifact, to build
-    the next one from; ``wider`` is the next scheme up that the method offers; ``doubt`` is what is odd about the samples.
+    the next one from; ``wider`` is the next scheme up that the method offers; ``doubt`` is what is odd about the data.
     """
 
     model: Model

@@ -19,7 +19,7 @@ from qm.interval import Interval, of_rounds
 from qm.measurement import Bounds, Latency, Ratio, StoppedBy, least_samples
 from qm.progress import Progress, Silent
 from qm.target import host
-from qm.types import Array, Batch, TensorSpec
+from qm.types import Batch
 from qm.worker import Worker
 
 Open = Callable[[], Worker]
@@ -185,20 +185,6 @@ def measure(
             break
     side.peak_bytes = worker.peak_bytes()
     return _latency([Round((side,), grain, perf_counter() - start)], 0, rng, stopped_by)
-
-
-def synthetic_batch(inputs: Sequence[TensorSpec], *, seed: int = 0) -> dict[str, Array]:
-    """A batch to time with where there are no data: noise of the right shape, 1 for every length that is open."""
-    rng = np.random.default_rng(seed)
-
-    def made(spec: TensorSpec) -> Array:
-        shape, dtype = [n or 1 for n in spec.shape], np.dtype(spec.dtype)
-        if dtype.kind == "f":
-            return rng.standard_normal(shape).astype(dtype)
-        # Small, so that token numbers and the like stay in range.
-        return rng.integers(0, 2, shape).astype(dtype)
-
-    return {spec.name: made(spec) for spec in inputs}
 
 
 def _rounds(opens: Sequence[tuple[Open, Batch]], deadline: float, rng: np.random.Generator) -> Iterator[Round]:

@@ -15,14 +15,14 @@ from qm.audit import Audit, Evidence, audit
 from qm.bench import race, runnable
 from qm.catalog import Catalog, Found
 from qm.data import open_data, suspicion
-from qm.errors import AuditFailed, UsageError
+from qm.errors import AuditFailed, QmError, UsageError
 from qm.file import refuse_overwrite, sha256, written
 from qm.journal import Journal
 from qm.judgement import quality_of
 from qm.layout import left_out, merged, work_out
 from qm.measurement import Ratio
 from qm.plugin import Artifact, Can, Card, Model, Notes, Plan, PlanJob, Progress, Recipe, Rule, Silent, Step
-from qm.report import File, Finding, Report, Size, environment, now, report_path
+from qm.report import File, Finding, Level, Report, Size, environment, now, report_path
 from qm.report import Samples as SamplesUsed
 from qm.route import Route, find_route
 from qm.scheme import Scheme
@@ -246,17 +246,22 @@ class Run:
     def _race(self, artifact: Artifact, seen: Audit) -> Ratio | None:
         if not self.request.benchmark or seen.broken or not self.split.judging or self.route.benchmark is None:
             return None
-        with runnable(self.request.model, self.catalog) as (reference, _):
-            return race(
-                reference,
-                artifact,
-                self.split.judging[0],
-                catalog=self.catalog,
-                threads=self.request.threads,
-                time_s=self.request.time_s,
-                seed=self.recipe.seed,
-                progress=self.progress,
-            )
+        try:
+            with runnable(self.request.model, self.catalog) as (reference, _):
+                return race(
+                    reference,
+                    artifact,
+                    self.split.judging[0],
+                    catalog=self.catalog,
+                    threads=self.request.threads,
+                    time_s=self.request.time_s,
+                    seed=self.recipe.seed,
+                    progress=self.progress,
+                )
+        except QmError as e:
+            # The artifact is made and audited: that the original cannot be timed must not cost it.
+            seen.add("speed", Level.WARNING, f"not measured: {e.message}", todo=e.hint)
+            return None
 
     def _report(self, artifact: Artifact, seen: Audit, speed: Ratio | None) -> Report:
         route, split = self.route, self.split

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qm.clock import Grain, compare, measure, noise_floor, synthetic_batch
+from qm.clock import Grain, compare, measure, noise_floor
 from qm.errors import PluginError
 from qm.measurement import Bounds, Latency, Ratio, duration, least_samples
-from qm.types import Artifact, TensorSpec
+from qm.types import Artifact
 from qm.worker import Worker
 
 MIME = Path(__file__).parent / "mime"
@@ -195,17 +195,3 @@ def test_only_percentiles_that_the_runs_can_carry_are_given(mime):
     with mime("double")() as worker:
         found = measure(worker, X, time_s=1.0)
     assert list(found.percentiles_us) == ["p10", "p50", "p90", "p95", "p99", "p99.9"]
-
-
-def test_a_synthetic_batch_fits_the_inputs():
-    specs = [
-        TensorSpec(name="image", shape=(None, 3, 8, 8), dtype="float32"),
-        TensorSpec(name="ids", shape=(1, None), dtype="int64"),
-        TensorSpec(name="mask", shape=(), dtype="bool"),
-    ]
-    batch = synthetic_batch(specs)
-    assert {name: (a.shape, a.dtype.name) for name, a in batch.items()} == {
-        "image": ((1, 3, 8, 8), "float32"),
-        "ids": ((1, 1), "int64"),
-        "mask": ((), "bool"),
-    }

@@ -182,6 +182,23 @@ def test_entropy_does_not_depend_on_the_number_of_exact_zeros():
     assert choose_range(stream_of(x), "entropy") == choose_range(stream_of(many), "entropy")
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("degrees", [3, 100])
+def test_entropy_finds_from_coarse_to_fine_what_it_finds_from_all(monkeypatch, bits, degrees):
+    stream = stream_of(np.random.default_rng(0).standard_t(degrees, 1_000_000))
+    found = choose_range(stream, "entropy", bits=bits)
+    monkeypatch.setattr(ranges, "_ENTROPY_STEPS", (1,))
+    # The last step is 4 bins of 2048, and the optimum is flat.
+    assert found == pytest.approx(choose_range(stream, "entropy", bits=bits), rel=0.02)
+
+
+def test_entropy_clips_farther_out_where_all_levels_are_on_one_side():
+    x = np.abs(np.random.default_rng(0).laplace(size=1_000_000))
+    one_side = choose_range(stream_of(x), "entropy", bits=4)[1]
+    both_sides = choose_range(stream_of(np.concatenate([x, -x])), "entropy", bits=4)[1]
+    assert one_side > 1.1 * both_sides
+
+
 def test_entropy_above_8_bits_is_minmax():
     assert choose_range(stream_of(normal()), "entropy", bits=16) == choose_range(stream_of(normal()), "minmax")
 

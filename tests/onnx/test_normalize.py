@@ -319,3 +319,13 @@ def test_a_published_model_has_the_same_names_at_each_load(
     path = request.getfixturevalue("efficientnet_path") if name.startswith("eff") else real_model(name)
     first, second = (load(LoadJob(path=path)).native.SerializeToString(deterministic=True) for _ in range(2))
     assert first == second
+
+
+def test_an_ir_version_beyond_what_the_operators_need_is_lowered():
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    body = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [out])
+    proto = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=14)
+    fresh, notes = normalize(proto)
+    assert fresh.ir_version == 10
+    assert any("IR version lowered from 14 to 10" in note for note in notes)

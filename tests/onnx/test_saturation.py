@@ -6,7 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -78,8 +78,7 @@ class Positive:
 
 def one_layer(kind: str, shape: tuple[int, ...], weight: tuple[int, ...], attributes: dict[str, object]) -> ModelProto:
     random = np.random.default_rng(1)
-    signs = np.array([1, -1], np.float32)[np.arange(np.prod(weight)) % 2 if kind == "mixed" else 0]
-    w = random.uniform(0.8, 1, weight).astype(np.float32) * signs
+    w = random.uniform(0.8, 1, weight).astype(np.float32)
     inputs = ["x", "w"] + (["b"] if kind == "Gemm" else [])
     b = random.normal(size=weight[0] if attributes.get("transB") else weight[-1]).astype(np.float32)
     graph = helper.make_graph(

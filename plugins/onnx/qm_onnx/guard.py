@@ -47,6 +47,12 @@ def _check(f: Found, asked: Scheme) -> None:
             f"layer {f.name!r} is inside control flow, where static quantization does not reach",
             hint=f"Use onnx.dynamic, which quantizes such layers. Or: {stay}",
         )
+    stacked = f.kind == "MatMul" and len(f.weights[0].tensor.dims) > 2
+    if stacked and asked == Scheme.parse("w8a8"):
+        raise Unsupported(
+            f"MatMul {f.name!r} has stacked weights, for which the integer kernel takes one scale",
+            hint=f"Ask for w8a8t for {f.name!r} with a rule, or leave it in float.",
+        )
     if f.kind == "Gemm" and f.position == 0:
         raise Unsupported(f"Gemm {f.name!r} has its weights on the left, for which there is no integer kernel", hint=stay)
 

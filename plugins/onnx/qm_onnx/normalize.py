@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 import onnxruntime as ort
-from onnx import ModelProto, NodeProto, TensorProto, version_converter
+from onnx import ModelProto, NodeProto, TensorProto, helper, version_converter
 
 from qm_onnx import graph
 from qm_onnx.runtime import opened, options
@@ -18,6 +18,7 @@ from qm_onnx.shape import infer_shapes
 from qm_onnx.share import share
 
 LOWEST_OPSET = 17
+PLAIN_IR_VERSION = 10
 FOLDED_UP_TO = 1 << 30
 """Bytes of weights beyond which constants are not folded, since ONNX Runtime would hold several copies of them."""
 
@@ -72,6 +73,7 @@ def normalize(proto: ModelProto, *, name: str = "model", folder: Path | None = N
     fresh = ModelProto()
     fresh.CopyFrom(proto)
     drop_overridable_inputs(fresh)
+    lower_ir_version(fresh, notes)
     name_nodes(fresh)
     if is_quantized(fresh):
         notes.append("the model is quantized already; its operators are left as they are")
@@ -94,6 +96,15 @@ def drop_overridable_inputs(proto: ModelProto) -> None:
             del g.input[:]
             g.input.extend(kept)
     proto.ir_version = max(proto.ir_version, 8)
+
+
+def lower_ir_version(proto: ModelProto, notes: list[str]) -> None:
+    """Bring the file format's version down to what the operators need: exporters write the newest by default."""
+    needed = helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
+    lowest = max(PLAIN_IR_VERSION, needed)
+    if proto.ir_version > lowest:
+        notes.append(f"IR version lowered from {proto.ir_version} to {lowest}, which more runtimes read")
+        proto.ir_version = lowest
 
 
 def name_nodes(proto: ModelProto) -> None:

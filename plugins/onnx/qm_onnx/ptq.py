@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, numpy_helper
 from qm_onnx import calibrate, chain, guard, qdq, safe, width
 from qm_onnx.graph import Scope, integer
@@ -112,6 +113,8 @@ def _sites(proto: ModelProto, plan: Plan) -> tuple[list[Site], dict[str, Array]]
     readers = {f.node.name for f, _ in found}
     for f, scheme in found:
         value = weight(f.scope, f.node.input[f.position])
+        if f.kind == "Gemm" and value is not None:
+            value = _unscaled(proto, f, value, rewrite)
         if value is None:
             raise Unsupported(
                 f"the weights of layer {f.name!r} are not float32", hint=f"Leave {f.name!r} in float with a rule."
@@ -125,6 +128,29 @@ def _sites(proto: ModelProto, plan: Plan) -> tuple[list[Site], dict[str, Array]]
     return sites, weights
 
 
+def _unscaled(proto: ModelProto, f: Found, value: Array, rewrite: Rewrite) -> Array:
+    """The weights of a Gemm with alpha in them, and beta in the bias: ONNX Runtime's writer loses beta."""
+    factors = {a.name: a for a in f.node.attribute if a.name in ("alpha", "beta") and a.f != 1}
+    if "beta" in factors and len(f.node.input) > 2 and f.node.input[2]:
+        bias = weight(f.scope, f.node.input[2])
+        if bias is None:
+            raise Unsupported(
+                f"the bias of Gemm {f.name!r} is computed, and scaled by beta", hint=f"Leave {f.name!r} in float with a rule."
+            )
+        f.node.input[2] = _stored(proto, rewrite.fresh(f"{f.node.input[2]}/scaled"), bias * np.float32(factors["beta"].f))
+    if "alpha" in factors:
+        value = value * np.float32(factors["alpha"].f)
+        f.node.input[f.position] = _stored(proto, rewrite.fresh(f"{f.node.input[f.position]}/scaled"), value)
+    for attribute in factors.values():
+        attribute.f = 1
+    return value
+
+
+def _stored(proto: ModelProto, name: str, value: Array) -> str:
+    proto.graph.initializer.append(numpy_helper.from_array(value, name))
+    return name
+
+
 def _own(
     proto: ModelProto, f: Found, value: Array, readers: set[str], taken: set[str], rewrite: Rewrite
 ) -> str:
@@ -134,9 +160,7 @@ def _own(
     others = [n.name for n in f.scope.consumers.get(name, []) if n.name not in readers]
     if stored and not others and name not in taken:
         return str(name)
-    fresh = rewrite.fresh(f"{name}/own")
-    proto.graph.initializer.append(numpy_helper.from_array(value, fresh))
-    return fresh
+    return _stored(proto, rewrite.fresh(f"{name}/own"), value)
 
 
 def _observed(scope: Scope, sites: list[Site], around: list[NodeProto]) -> dict[str, str]:

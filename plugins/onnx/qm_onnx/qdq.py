@@ -31,7 +31,7 @@ from qm.numerics import Grid
 from qm.plugin import PluginError
 
 PAIR = ("QuantizeLinear", "DequantizeLinear")
-FLOAT_RESULT = frozenset({"MatMul", "Gemm", "ConvTranspose"})
+FLOAT_RESULT = frozenset({"MatMul", "Gemm"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,7 @@ def write(draft: Draft) -> ModelProto:
 def _written(draft: Draft, folder: Path) -> ModelProto:
     source = ModelProto()
     source.CopyFrom(draft.proto)
+    biases = _without_biases(source, {s.node.name for s in draft.sites if not s.is_integer})
     add_pre_process_metadata(source)
     cache, output = folder / "ranges.json", folder / "quantized.onnx"
     values = {t: (np.float32(low), np.float32(high)) for t, (low, high) in draft.ranges.items()}
@@ -88,7 +89,24 @@ def _written(draft: Draft, folder: Path) -> ModelProto:
         op_types_to_quantize=sorted({n.op_type for n in draft.nodes.values()}),
         extra_options={"TensorQuantOverrides": _overrides(draft), "ForceQuantizeNoInputCheck": True},
     )
-    return onnx.load(output)
+    proto = onnx.load(output)
+    for node in proto.graph.node:
+        if node.name in biases:
+            node.input.append(biases[node.name])
+    there = {t.name for t in proto.graph.initializer}
+    kept = set(biases.values()) - there
+    proto.graph.initializer.extend(t for t in draft.proto.graph.initializer if t.name in kept)
+    return proto
+
+
+def _without_biases(proto: ModelProto, names: set[str]) -> dict[str, str]:
+    """Take the biases off layers that compute in float: the writer would round them, and cannot scale those of a
+    grouped ConvTranspose."""
+    taken: dict[str, str] = {}
+    for node in proto.graph.node:
+        if node.name in names and len(node.input) > 2:
+            taken[node.name] = node.input.pop(2)
+    return {name: bias for name, bias in taken.items() if bias}
 
 
 def _overrides(draft: Draft) -> dict[str, list[dict[str, Any]]]:
@@ -124,11 +142,11 @@ def _close_seams(proto: ModelProto, widths: Widths) -> None:
 
 def _tidy(proto: ModelProto, draft: Draft, before: Mapping[str, str]) -> None:
     scope = Scope(proto.graph)
-    wide = {s.node.name for s in draft.sites if s.scheme.activation_bits > 8}
+    floats = {s.node.name for s in draft.sites if s.node.op_type in FLOAT_RESULT or not s.is_integer}
     for pair in [n for n in proto.graph.node if n.op_type == PAIR[0]]:
         source = pair.input[0]
         made = scope.producer(source)
-        if made is not None and _needs_integers(made, source, draft, wide, before):
+        if made is not None and _needs_integers(made, source, draft, floats, before):
             continue
         for after in scope.consumers.get(pair.output[0], []):
             _bypass(proto, scope, after, source, made, draft.nodes)
@@ -136,14 +154,14 @@ def _tidy(proto: ModelProto, draft: Draft, before: Mapping[str, str]) -> None:
 
 
 def _needs_integers(
-    made: NodeProto, source: str, draft: Draft, wide: set[str], before: Mapping[str, str]
+    made: NodeProto, source: str, draft: Draft, floats: set[str], before: Mapping[str, str]
 ) -> bool:
     """Whether a kernel fuses with the pair behind it, or the pair does an activation's work."""
     if made.name not in draft.nodes:
         return False
     if before.get(source.removesuffix("_QuantizeLinear_Input"), made.name) != made.name:
         return True
-    return made.op_type not in FLOAT_RESULT and made.name not in wide
+    return made.name not in floats
 
 
 def _bypass(

@@ -37,6 +37,11 @@ class Site:
         """The name of the tensor that is multiplied by the weights."""
         return str(self.node.input[1 - self.position])
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether ONNX Runtime has an integer kernel for the layer; the others compute in float from integers."""
+        return self.position == 1 and self.scheme.activation_bits == 8 and self.node.op_type != "ConvTranspose"
+
     def axis(self, w: Array) -> int | None:
         """The axis of the output channels, None where there is one scale for all."""
         if self.scheme.granularity is Granularity.TENSOR or w.ndim < 2:
@@ -53,7 +58,7 @@ class Site:
 def kernel_rows(site: Site, w: Array) -> Array | None:
     """The weights as ``(rows, k)``, adjacent columns multiplied together; None where no kernel of the layer saturates."""
     kind = site.node.op_type
-    if site.scheme.activation_bits > 8 or site.position != 1 or kind == "ConvTranspose" or w.size == 0:
+    if not site.is_integer or w.size == 0:
         return None
     if kind == "Conv":
         if is_depthwise(site.node, w):
@@ -119,24 +124,15 @@ def _layers(count: int) -> str:
 
 
 def _safe(rows: Array, grid: Grid) -> Array:
-    """Pair-safe scales of the channels, in the shape of the grid's; rows of one channel follow each other at a stride."""
+    """Pair-safe scales of the channels, in the shape of the grid's."""
     scales = pair_safe_scales(rows)
     if grid.axis is None:
         scale = scales.max()
-        # The largest scale is safe for its own row; another row may round its way to the limit and beyond by a hair.
+        # The largest scale is safe for its own row; rounding may take another row over the limit by a hair.
         while worst_pair_sum(quantize(rows, Grid(scale=np.asarray(scale), narrow=True))) > SAFE_SUM:
             scale = np.nextafter(scale, np.float32(np.inf))
         return np.asarray(scale)
-    stacked = scales.reshape(-1, grid.scale.size)
-    best = stacked.max(axis=0)
-    while len(stacked) > 1 and worst_pair_sum(_integers(rows, best)) > SAFE_SUM:
-        best = np.nextafter(best, np.float32(np.inf))
-    return best
-
-
-def _integers(rows: Array, scales: Array) -> Array:
-    repeated = np.tile(scales, len(rows) // scales.size)
-    return quantize(rows, Grid(scale=repeated, zero_point=np.zeros(len(rows), np.int32), narrow=True, axis=0))
+    return scales
 
 
 def _quiet_channels(scale: Array, w: Array, axis: int | None) -> Array:
