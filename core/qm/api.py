@@ -13,10 +13,11 @@ from qm.catalog import Catalog
 from qm.errors import UsageError
 from qm.manager import Manager
 from qm.plugin import Model, Progress, Silent
-from qm.recipe import Recipe, Rule, Stage, complaint
+from qm.recipe import Recipe, Rule, Stage
 from qm.report import Report
 from qm.runner import Request, Run
 from qm.step import load_model
+from qm.strict import complaint
 
 Methods = Sequence[str | tuple[str, Mapping[str, Any]] | Stage]
 

@@ -18,10 +18,10 @@ from qm.evaluation import evaluate
 from qm.judgement import quality_of
 from qm.measurement import Latency, Ratio
 from qm.plugin import Artifact, Batch, Loader, Progress
-from qm.recipe import Strict
 from qm.report import File, Quality, Report, report_path
 from qm.split import Batches
 from qm.step import export_model, load_model
+from qm.strict import Strict
 from qm.synthetic import synthetic
 from qm.worker import Worker
 

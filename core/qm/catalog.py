@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from qm.errors import NotReady, PluginError, UsageError
 from qm.manager import Manager
 from qm.plugin import Benchmark, Card, Exporter, Loader, Options, Planner, Quantizer
-from qm.recipe import complaint
+from qm.strict import complaint
 
 C = TypeVar("C", bound=Card)
 

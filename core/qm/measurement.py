@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from qm.recipe import Strict
+from qm.strict import Strict
 
 BUSY = 0.9
 """A process of one thread that gets less than this share of a core has company."""

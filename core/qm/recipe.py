@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from qm.errors import UsageError
 from qm.file import written
 from qm.scheme import Scheme
+from qm.strict import Strict, complaint
 
 
 def _canonical(text: str) -> str:
@@ -22,12 +23,6 @@ def _canonical(text: str) -> str:
 
 
 SchemeText = Annotated[str, AfterValidator(_canonical)]
-
-
-class Strict(BaseModel):
-    """A value that a file holds: unknown keys are errors, and nothing changes it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Stage(Strict):
@@ -104,11 +99,3 @@ class Recipe(Strict):
     def with_rules(self, *rules: Rule) -> Self:
         """The same recipe with more rules at the end, where they win."""
         return self.model_copy(update={"rules": (*self.rules, *rules)})
-
-
-def complaint(error: ValidationError) -> str:
-    """The first thing that a pydantic error says, as one clause: ``'stages.0.plugin': field required``."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    what = first["msg"].removeprefix("Value error, ").splitlines()[0]
-    return f"{where!r}: {what[0].lower()}{what[1:]}" if where else what

@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError
 from qm.errors import UsageError
 from qm.file import sha256, written
 from qm.measurement import Ratio
-from qm.recipe import Recipe, Strict, complaint
+from qm.recipe import Recipe
+from qm.strict import Strict, complaint
 from qm.target import Target
 from qm.types import Artifact
 from qm.verdict import Accuracy, Agreement

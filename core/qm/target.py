@@ -11,7 +11,7 @@ from importlib import resources
 from pydantic import Field, ValidationError
 
 from qm.errors import UsageError
-from qm.recipe import Strict, complaint
+from qm.strict import Strict, complaint
 
 
 class Target(Strict):

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from qm.errors import UsageError
 from qm.interval import Interval, Z, wilson
-from qm.recipe import Strict
+from qm.strict import Strict
 
 POWER_Z = 0.8416212335729143
 """The 80 % quantile of the normal distribution: needed samples settle the question in 4 of 5 cases."""

@@ -34,7 +34,7 @@ def test_a_rule_is_a_glob():
     ("text", "complaint"),
     [
         ("stages = [", "is not TOML"),
-        ("colour = 'red'", "'colour': extra inputs are not permitted"),
+        ("colour = 'red'", "'colour': is unknown here"),
         ("version = 2", "'version': input should be less than or equal to 1"),
         ("seed = -1", "'seed': input should be greater than or equal to 0"),
         ("[[stages]]\noptions = {}", "'stages.0.plugin': field required"),

@@ -74,7 +74,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     from pydantic import ValidationError
 
     from qm.errors import UsageError
-    from qm.recipe import Recipe, Stage, complaint
+    from qm.recipe import Recipe, Stage
+    from qm.strict import complaint
 
     base = Recipe.read(args.recipe) if args.recipe else Recipe()
     told: dict[str, Any] = {

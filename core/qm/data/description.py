@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from qm.data import archive, label
 from qm.data.image import Layout, Resize
 from qm.data.label import Labels
 from qm.errors import UsageError
+from qm.strict import Strict, complaint
 
 Numbers = float | tuple[float, ...]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+class _Strict(Strict):
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class FromName(_Strict):
@@ -182,15 +183,11 @@ class Description(_Strict):
 
 def _wrong(path: Path, error: ValidationError) -> UsageError:
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    message = first["msg"].removeprefix("Value error, ").splitlines()[0]
     hint = f"It may say: {', '.join(Description.model_fields)}."
     if first["type"] == "extra_forbidden":
-        message = "is unknown here"
-        near = difflib.get_close_matches(place[-1], Description.model_fields, 1)
+        near = difflib.get_close_matches(str(first["loc"][-1]), Description.model_fields, 1)
         hint = (f"Did you mean {near[0]!r}? " if near else "") + hint
-    what = f"{'.'.join(place)!r}: {message[0].lower()}{message[1:]}" if place else message
-    return UsageError(f"data set {str(path)!r} is wrong: {what}", hint=hint)
+    return UsageError(f"data set {str(path)!r} is wrong: {complaint(error)}", hint=hint)
 
 
 def labels_of_files(

@@ -183,6 +183,6 @@ def _reshaped(scope: Scope, node: NodeProto, value: Array) -> Array:
     for name in node.input[1:]:
         if name and (tensor := scope.constant(name)) is not None:
             feeds[name] = numpy_helper.to_array(tensor)
-    evaluate = ReferenceEvaluator(single)  # type: ignore[no-untyped-call]
+    evaluate = ReferenceEvaluator(single)
     outputs: list[Array] = evaluate.run(None, feeds)
     return outputs[0]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from qm.plugin import FLOAT, Activations, Granularity, Scheme
-from qm.scheme import F16
+from qm.plugin import F16, FLOAT, Activations, Granularity, Scheme
 from qm_onnx import graph
 from qm_onnx.graph import Constant, Scope
 from qm_onnx.layer import Found, find, row_scale
