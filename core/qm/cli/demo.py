@@ -149,7 +149,7 @@ def _legend(reports: Sequence[Report]) -> list[str]:
     from qm.measurement import circumstances
 
     quality, speed = reports[0].quality, reports[0].speed
-    samples = f"on {quality.n} images that calibrated nothing" if quality else "on no images"
+    samples = f"on {quality.n} images that took no part in calibration" if quality else "on no images"
     lines = [
         f"Accuracy is judged {samples}; the verdict is against a loss of {100 * MARGIN:g} point.",
         "SQNR is how far the error of the outputs lies below the outputs themselves.",

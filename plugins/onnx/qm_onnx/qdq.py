@@ -174,13 +174,17 @@ def _bypass(
             for i, name in enumerate(reader.input):
                 if name == rounded:
                     reader.input[i] = source
-    is_output = any(o.name == rounded for o in proto.graph.output)
-    if is_output and made is not None and not scope.consumers.get(rounded):
-        # The float result takes the output's name; nobody else reads the rounded copy.
-        for node in proto.graph.node:
-            node.input[:] = [rounded if name == source else name for name in node.input]
-        made.output[:] = [rounded if name == source else name for name in made.output]
-        after.output[0] = f"{rounded}/unread"
+    if made is not None and any(o.name == rounded for o in proto.graph.output):
+        _swap(proto, source, rounded)
+
+
+def _swap(proto: ModelProto, source: str, output: str) -> None:
+    """Give the float tensor the name of the output, and its rounded copy another."""
+    renamed = {source: output, output: f"{output}_DequantizeLinear_Output"}
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = renamed.get(name, name)
 
 
 def _restore(proto: ModelProto, source: ModelProto) -> None:

@@ -1,0 +1,140 @@
+"""Calibration in a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from qm.numerics import METHODS
+from qm.plugin import Batch, Silent, UsageError
+from qm_onnx.calibrate import observe
+from qm_onnx.model import OnnxModel
+from qm_onnx.normalize import normalize
+
+Build = Callable[..., ModelProto]
+TENSORS = {"x": "conv", "c": "conv", "r": "relu", "y": "fc"}
+
+
+class Data:
+    labels = None
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches = batches
+        self.walks = 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.walks += 1
+        return iter(self.batches)
+
+
+def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture
+def small(build: Build) -> OnnxModel:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("Flatten", ["r"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "v"], ["y"], name="fc"),
+        helper.make_node("Shape", ["f"], ["s"], name="shape"),
+        helper.make_node("Cast", ["s"], ["z"], name="cast", to=TensorProto.FLOAT),
+    ]
+    weights = {"w": normal(4, 3, 1, 1), "v": normal(64, 5)}
+    return OnnxModel(normalize(build(nodes, weights, inputs={"x": [1, 3, 4, 4]}, outputs=["y", "z"]))[0])
+
+
+@pytest.fixture
+def data() -> Data:
+    return Data([{"x": normal(1, 3, 4, 4, seed=i) * (1 + i)} for i in range(6)])
+
+
+def test_extremes_are_those_of_all_samples(small: OnnxModel, data: Data) -> None:
+    seen = observe(small, TENSORS, data, method="minmax", progress=Silent())
+    session = small.session(extra_outputs=["c", "r"])
+    every = [session.run(["c", "r", "y"], dict(b)) for b in data.batches]
+    for i, name in enumerate(("c", "r", "y")):
+        assert seen[name].low == pytest.approx(min(float(v[i].min()) for v in every), rel=1e-5)
+        assert seen[name].high == pytest.approx(max(float(v[i].max()) for v in every), rel=1e-5)
+    assert seen["x"].high == max(float(b["x"].max()) for b in data.batches)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_samples_are_walked_through_once(small: OnnxModel, data: Data, method: str) -> None:
+    seen = observe(small, TENSORS, data, method=method, progress=Silent())
+    assert data.walks == 1
+    assert {s.samples for s in seen.values()} == {6}
+
+
+def test_a_histogram_is_kept_only_where_the_method_needs_it(small: OnnxModel, data: Data) -> None:
+    kept = {m: observe(small, TENSORS, data, method=m, progress=Silent())["c"].has_histogram for m in METHODS}
+    assert kept == {"minmax": False, "percentile": True, "mse": True, "entropy": True}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_kept_does_not_grow_with_the_samples(small: OnnxModel, method: str) -> None:
+    def kept(count: int) -> int:
+        data = Data([{"x": normal(1, 3, 4, 4, seed=i % 4)} for i in range(count)])
+        return sum(s.nbytes for s in observe(small, TENSORS, data, method=method, progress=Silent()).values())
+
+    assert kept(400) == kept(4)
+
+
+def test_tensors_that_are_not_float_are_left_out(small: OnnxModel, data: Data) -> None:
+    assert set(observe(small, {"s": "shape", "y": "fc"}, data, method="minmax", progress=Silent())) == {"y"}
+
+
+def test_nan_is_told_with_its_layer_and_sample(small: OnnxModel, data: Data) -> None:
+    data.batches[3]["x"][0, 0, 0, 0] = np.inf
+    with pytest.raises(UsageError, match=r"tensor '.' at '\w+' holds NaN or infinity for calibration sample 3"):
+        observe(small, {"c": "conv", "y": "fc"}, data, method="minmax", progress=Silent())
+
+
+def test_nan_in_an_input_is_told_as_such(small: OnnxModel, data: Data) -> None:
+    data.batches[2]["x"][0, 1, 0, 0] = np.nan
+    with pytest.raises(UsageError, match="input 'x' holds NaN or infinity for calibration sample 2"):
+        observe(small, TENSORS, data, method="minmax", progress=Silent())
+
+
+def test_a_sample_of_another_shape_is_refused(small: OnnxModel) -> None:
+    with pytest.raises(UsageError, match=r"shape \[1, 3, 4, 4\], not \[1, 4, 4, 3\]"):
+        observe(small, TENSORS, Data([{"x": normal(1, 4, 4, 3)}]), method="minmax", progress=Silent())
+
+
+def test_no_samples_are_too_few(small: OnnxModel) -> None:
+    with pytest.raises(UsageError, match="no samples"):
+        observe(small, TENSORS, Data([]), method="minmax", progress=Silent())
+
+
+def test_one_sample_is_enough(small: OnnxModel, data: Data) -> None:
+    assert observe(small, TENSORS, Data(data.batches[:1]), method="mse", progress=Silent())["y"].samples == 1
+
+
+def test_progress_is_told(small: OnnxModel, data: Data) -> None:
+    class Told(Silent):
+        told: tuple[str, int | None] = ("", 0)
+
+        def track(self, items, label, total=None):  # type: ignore[no-untyped-def]
+            self.told = label, total
+            yield from items
+
+    progress = Told()
+    observe(small, TENSORS, data, method="minmax", progress=progress)
+    assert progress.told == ("calibrating", 6)
+
+
+def test_no_file_is_written(
+    small: OnnxModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    observe(small, TENSORS, data, method="mse", progress=Silent())
+    assert list(tmp_path.iterdir()) == []
