@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -75,6 +76,25 @@ class Plan:
     def schemes(self) -> set[Scheme]:
         """Every scheme in use, float left out."""
         return set(self.quantized().values())
+
+    def check(self, names: Iterable[str], offered: AbstractSet[str], method: str) -> None:
+        """Check that the plan speaks of layers that are there, in schemes that ``method`` offers.
+
+        Raises:
+            Unsupported: a layer is not among ``names``, or a scheme not among ``offered``.
+        """
+        there = set(names)
+        for name, scheme in self.quantized().items():
+            if name not in there:
+                raise Unsupported(
+                    f"the plan names the layer {name!r}, which the model does not have",
+                    hint=f"The layers are: {', '.join(sorted(there)[:12])}.",
+                )
+            if str(scheme) not in offered:
+                raise Unsupported(
+                    f"{method} has no scheme {str(scheme)!r}, which layer {name!r} should get",
+                    hint=f"It has {', '.join(sorted(offered))}.",
+                )
 
 
 class Model(ABC):

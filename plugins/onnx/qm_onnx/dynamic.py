@@ -82,7 +82,7 @@ def quantize(job: QuantizeJob) -> OnnxModel:
 
     A layer that ONNX Runtime has no such kernel for stays in float, with a note.
     """
-    model, change = rewrite(job)
+    model, change = rewrite(job, "dynamic")
     work = Work(change, job.notes, job.target)
     for scope, node, scheme in job.progress.track(work.rewrite.planned(job.plan), "quantize"):
         replace = _REPLACE.get(node.op_type)

@@ -91,7 +91,7 @@ def quantize(job: QuantizeJob) -> OnnxModel:
 
     A layer with weights that float16 cannot hold stays in float, with a note.
     """
-    model, change = rewrite(job)
+    model, change = rewrite(job, "fp16")
     work = Work(change, job.notes)
     planned = {id(node) for _, node, _ in work.rewrite.planned(job.plan)}
     for scope, node in work.rewrite.sites:

@@ -6,6 +6,14 @@ from typing import Literal
 
 from qm.plugin import Field, Options
 
+SCHEMES = {
+    "ptq": frozenset({"w8a8", "w8a8t", "w8a16", "w8a16t"}),
+    "dynamic": frozenset({"w8d8", "w8d8t"}),
+    "weights": frozenset({"w8", "w4g32", "w4g128"}),
+    "fp16": frozenset({"f16"}),
+}
+"""What each method offers, by its card's name."""
+
 
 class PtqOptions(Options):
     """Options of static quantization."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qm.plugin import Benchmark, Can, Card, Exporter, Loader, Needs, Quantizer, hookimpl
-from qm_onnx.option import DynamicOptions, Fp16Options, PtqOptions, WeightsOptions
+from qm_onnx.option import SCHEMES, DynamicOptions, Fp16Options, PtqOptions, WeightsOptions
 
 REQUIRES = ("onnx", "onnxruntime | onnxruntime-gpu")
 
@@ -49,7 +49,7 @@ def _quantizers() -> Iterator[Quantizer]:
         options=PtqOptions,
         requires=REQUIRES,
         takes={"onnx"},
-        schemes={"w8a8", "w8a8t", "w8a16", "w8a16t"},
+        schemes=SCHEMES["ptq"],
         default="w8a8",
         needs=Needs.RANGES,
         layer_kinds={"Conv", "ConvTranspose", "MatMul", "Gemm"},
@@ -61,7 +61,7 @@ def _quantizers() -> Iterator[Quantizer]:
         options=DynamicOptions,
         requires=REQUIRES,
         takes={"onnx"},
-        schemes={"w8d8", "w8d8t"},
+        schemes=SCHEMES["dynamic"],
         default="w8d8",
         needs=Needs.NOTHING,
         layer_kinds={"Conv", "MatMul", "Gemm", "LSTM"},
@@ -73,7 +73,7 @@ def _quantizers() -> Iterator[Quantizer]:
         options=WeightsOptions,
         requires=REQUIRES,
         takes={"onnx"},
-        schemes={"w8", "w4g32", "w4g128"},
+        schemes=SCHEMES["weights"],
         default="w8",
         needs=Needs.NOTHING,
         layer_kinds={"Gather", "Gemm", "MatMul"},
@@ -85,7 +85,7 @@ def _quantizers() -> Iterator[Quantizer]:
         options=Fp16Options,
         requires=REQUIRES,
         takes={"onnx"},
-        schemes={"f16"},
+        schemes=SCHEMES["fp16"],
         default="f16",
         needs=Needs.NOTHING,
     )

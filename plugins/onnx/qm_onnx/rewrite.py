@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from qm.plugin import Array, Plan, QuantizeJob, Scheme, Unsupported, UsageError
 from qm_onnx.graph import TRANSPARENT, Scope, graphs, keep_domains, nodes, walk
 from qm_onnx.model import OnnxModel
+from qm_onnx.option import SCHEMES
 
 MICROSOFT = "com.microsoft"
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
@@ -100,10 +101,15 @@ class Rewrite:
                 inner.node.extend(copies)
 
 
-def rewrite(job: QuantizeJob, proto: ModelProto | None = None) -> tuple[OnnxModel, Rewrite]:
-    """The job's model, and a rewrite of it, or of ``proto`` where the model had to be changed first."""
+def rewrite(job: QuantizeJob, method: str, proto: ModelProto | None = None) -> tuple[OnnxModel, Rewrite]:
+    """The job's model, and a rewrite of it, or of ``proto`` where the model had to be changed first.
+
+    Raises:
+        Unsupported: it is no ONNX model, or the plan asks for what it does not have or the method does not offer.
+    """
     if not isinstance(job.model, OnnxModel):
         raise Unsupported(f"{job.model!r} is not an ONNX model", hint="Choose a method for its own format.")
+    job.plan.check((layer.name for layer in job.model.layers()), SCHEMES[method], f"onnx.{method}")
     source = job.model.source
     return job.model, Rewrite(proto or job.model.proto, folder=source.parent if source else None)
 

@@ -69,7 +69,7 @@ def quantize(job: QuantizeJob) -> OnnxModel:
     Raises:
         Unsupported: a group scheme is asked and the model cannot be brought to opset 21.
     """
-    model, change = rewrite(job, _raised(job))
+    model, change = rewrite(job, "weights", _raised(job))
     work = Work(change, job.notes)
     for scope, node, scheme in job.progress.track(work.rewrite.planned(job.plan), "quantize"):
         replace = _REPLACE.get(node.op_type)
