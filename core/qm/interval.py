@@ -55,7 +55,7 @@ def of_rounds(rounds: Sequence[Sequence[float]], rng: np.random.Generator) -> In
 
     The interval is the wider of a percentile bootstrap over blocks and Student's over the rounds' medians, for blocks
     of one round are not independent. Choosing one of the two by whether the rounds differ would be narrower and too
-    narrow: simulated with stopping rule and all, it holds the truth in 87 to 93 % of cases, the wider one in 93 to 95.
+    narrow: simulated with stopping rule and all, it holds the truth in 86 to 93 % of cases, the wider one in 91 to 97.
 
     Source: Kalibera and Jones, "Rigorous benchmarking in reasonable time", 2013, section 6, on levels of repetition;
     Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13, for the percentile interval.
