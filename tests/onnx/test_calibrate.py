@@ -132,9 +132,7 @@ def test_progress_is_told(small: OnnxModel, data: Data) -> None:
     assert progress.told == ("calibrating", 6)
 
 
-def test_no_file_is_written(
-    small: OnnxModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_file_is_written(small: OnnxModel, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     observe(small, TENSORS, data, method="mse", progress=Silent())
     assert list(tmp_path.iterdir()) == []

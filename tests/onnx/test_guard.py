@@ -110,7 +110,9 @@ def test_a_layer_that_is_gone_is_an_error(single: tuple[ModelProto, Site], build
 
 
 def test_weights_that_can_still_saturate_are_an_error(build: Build) -> None:
-    model = OnnxModel(normalize(build([helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")], {"w": normal(4, 6)}))[0])
+    model = OnnxModel(
+        normalize(build([helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")], {"w": normal(4, 6)}))[0]
+    )
     job = QuantizeJob(
         model=model,
         plan=Plan({"fc": W8A8}),

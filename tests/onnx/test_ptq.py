@@ -260,7 +260,9 @@ def test_the_bias_of_a_channel_without_weights_survives(build: Build) -> None:
     w = normal(4, 3, 1, 1)
     w[2] = 0
     bias = np.array([0.1, 0.2, 0.00123, 0.4], np.float32)
-    model = OnnxModel(normalize(build([node("Conv", "x w b", "y")], {"w": w, "b": bias}, inputs={"x": [1, 3, 4, 4]}))[0])
+    model = OnnxModel(
+        normalize(build([node("Conv", "x w b", "y")], {"w": w, "b": bias}, inputs={"x": [1, 3, 4, 4]}))[0]
+    )
     made = run(model)
     stored = {t.name: numpy_helper.to_array(t) for t in made.native.graph.initializer}
     bias_scale, bias_q = stored["b_quantized_scale"], stored["b_quantized"]

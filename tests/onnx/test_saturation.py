@@ -91,7 +91,9 @@ def one_layer(kind: str, shape: tuple[int, ...], weight: tuple[int, ...], attrib
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def quantized(case: tuple[str, tuple[int, ...], tuple[int, ...], dict[str, object]], target: str, scheme: str) -> OnnxModel:
+def quantized(
+    case: tuple[str, tuple[int, ...], tuple[int, ...], dict[str, object]], target: str, scheme: str
+) -> OnnxModel:
     data, plan = Positive(case[1]), Plan({"layer": Scheme.parse(scheme)})
     job = QuantizeJob(model=OnnxModel(one_layer(*case)), plan=plan, data=data, target=qm.target.find(target))
     return quantize(job)

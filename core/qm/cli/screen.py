@@ -51,10 +51,6 @@ def show_json(value: Any) -> None:
 
 
 def write(text: str) -> None:
-    """Write to standard output; a reader that went away (``| head``) is no error."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more when it exits; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Write to standard output at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

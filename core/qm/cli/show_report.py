@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from pathlib import Path
+
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from qm.cli.screen import show
 from qm.report import Finding, Level, Quality, Report, report_path
 
 MARKS = {
@@ -16,30 +19,18 @@ MARKS = {
 }
 
 
-def print_report(report: Report, console: Console | None = None) -> None:
+def print_report(report: Report) -> None:
     """Print the report in one screen."""
-    console = console or Console(highlight=False, soft_wrap=False)
-    console.print(Text(f"{report.artifact.path}", style="bold"), Text(headline(report)))
-    console.print()
-    console.print(_findings(report.findings))
-    for decision in report.decisions:
-        console.print(Text("  · " + decision, style="dim"))
+    parts: list[RenderableType] = [Text.assemble((report.artifact.path, "bold"), "  ", headline(report)), ""]
+    parts.append(_findings(report.findings))
+    if report.decisions:
+        parts += ["", *(Text(f"· {decision}", style="dim") for decision in report.decisions)]
     if report.speed is not None:
-        console.print()
-        console.print(Text(report.speed.sentence()))
-    console.print()
-    for finding in report.warnings():
-        if finding.next:
-            console.print(Text("next: ", style="bold") + Text(finding.next))
-    place = report_path_text(report)
-    console.print(Text(f"report: {place}", style="dim"))
-
-
-def report_path_text(report: Report) -> str:
-    """Where the report lies, as it is printed."""
-    from pathlib import Path
-
-    return str(report_path(Path(report.artifact.path)))
+        parts += ["", Text(report.speed.sentence())]
+    parts.append("")
+    parts += [Text.assemble(("next: ", "bold"), f.next) for f in report.warnings() if f.next]
+    parts.append(Text(f"report: {report_path(Path(report.artifact.path))}", style="dim"))
+    show(*parts)
 
 
 def headline(report: Report) -> str:
@@ -79,7 +70,7 @@ def _findings(findings: tuple[Finding, ...]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     for finding in findings:
         where = f" [{finding.layer}]" if finding.layer else ""
         table.add_row(MARKS[finding.level], finding.check, Text(finding.seen + where))

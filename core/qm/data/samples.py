@@ -16,6 +16,9 @@ from qm.data.source import Source
 from qm.errors import UsageError
 from qm.types import Array, Batch, Dataset, TensorSpec
 
+BRIGHT = 128
+"""Whole numbers that reach this look like pixels; counts and smaller codes seldom do."""
+
 
 class Samples:
     """A data set fitted to a model's inputs. Nothing is kept that can be read again.
@@ -191,7 +194,7 @@ def suspicion(samples: Samples, inputs: Sequence[TensorSpec]) -> str | None:
             high[name] = max(high[name], float(values.max(initial=0)))
             if values.min(initial=0) < 0 or values.max(initial=0) > 255 or (values != np.floor(values)).any():
                 raw.discard(name)
-    found = [name for name in floats if name in raw and high[name] > 1]
+    found = [name for name in floats if name in raw and high[name] >= BRIGHT]
     if not found:
         return None
     return (

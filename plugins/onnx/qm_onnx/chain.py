@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from onnx import NodeProto
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from qm_onnx.graph import Scope
-from qm_onnx.safe import Site
+from qm_onnx.site import Site
 
 from qm.plugin import UsageError
 

@@ -10,7 +10,8 @@ from qm_onnx import layer, scheme
 from qm_onnx.chain import LAYERS, data_inputs
 from qm_onnx.graph import Scope
 from qm_onnx.layer import Found
-from qm_onnx.safe import Site, is_safe
+from qm_onnx.safe import is_safe
+from qm_onnx.site import Site
 
 from qm.plugin import Granularity, Notes, Plan, PluginError, Scheme, Unsupported
 
@@ -39,7 +40,9 @@ def _check(f: Found, asked: Scheme) -> None:
     stay = f"Leave {f.name!r} in float with a rule."
     if asked not in SCHEMES:
         offered = ", ".join(sorted(map(str, SCHEMES)))
-        raise Unsupported(f"onnx.ptq has no scheme {asked}, which layer {f.name!r} should get", hint=f"It has {offered}.")
+        raise Unsupported(
+            f"onnx.ptq has no scheme {asked}, which layer {f.name!r} should get", hint=f"It has {offered}."
+        )
     if f.kind not in LAYERS:
         raise Unsupported(f"onnx.ptq does not quantize {f.kind} layers such as {f.name!r}", hint=stay)
     if f.scope.parent is not None:
@@ -54,7 +57,9 @@ def _check(f: Found, asked: Scheme) -> None:
             hint=f"Ask for w8a8t for {f.name!r} with a rule, or leave it in float.",
         )
     if f.kind == "Gemm" and f.position == 0:
-        raise Unsupported(f"Gemm {f.name!r} has its weights on the left, for which there is no integer kernel", hint=stay)
+        raise Unsupported(
+            f"Gemm {f.name!r} has its weights on the left, for which there is no integer kernel", hint=stay
+        )
 
 
 def mixed(around: Iterable[NodeProto], spans: Mapping[str, float], notes: Notes) -> set[str]:

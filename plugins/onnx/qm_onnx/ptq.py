@@ -135,9 +135,12 @@ def _unscaled(proto: ModelProto, f: Found, value: Array, rewrite: Rewrite) -> Ar
         bias = weight(f.scope, f.node.input[2])
         if bias is None:
             raise Unsupported(
-                f"the bias of Gemm {f.name!r} is computed, and scaled by beta", hint=f"Leave {f.name!r} in float with a rule."
+                f"the bias of Gemm {f.name!r} is computed, and scaled by beta",
+                hint=f"Leave {f.name!r} in float with a rule.",
             )
-        f.node.input[2] = _stored(proto, rewrite.fresh(f"{f.node.input[2]}/scaled"), bias * np.float32(factors["beta"].f))
+        f.node.input[2] = _stored(
+            proto, rewrite.fresh(f"{f.node.input[2]}/scaled"), bias * np.float32(factors["beta"].f)
+        )
     if "alpha" in factors:
         value = value * np.float32(factors["alpha"].f)
         f.node.input[f.position] = _stored(proto, rewrite.fresh(f"{f.node.input[f.position]}/scaled"), value)
@@ -151,9 +154,7 @@ def _stored(proto: ModelProto, name: str, value: Array) -> str:
     return name
 
 
-def _own(
-    proto: ModelProto, f: Found, value: Array, readers: set[str], taken: set[str], rewrite: Rewrite
-) -> str:
+def _own(proto: ModelProto, f: Found, value: Array, readers: set[str], taken: set[str], rewrite: Rewrite) -> str:
     """The name of an initializer that holds the weight and that nothing but the layers of the plan reads."""
     name = f.node.input[f.position]
     stored = any(t.name == name for t in proto.graph.initializer)

@@ -24,7 +24,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from qm_onnx import graph, runtime
 from qm_onnx.graph import Scope
 from qm_onnx.rewrite import prune
-from qm_onnx.safe import Site
+from qm_onnx.site import Site
 from qm_onnx.width import Widths
 
 from qm.numerics import Grid
@@ -153,9 +153,7 @@ def _tidy(proto: ModelProto, draft: Draft, before: Mapping[str, str]) -> None:
     prune(proto.graph)
 
 
-def _needs_integers(
-    made: NodeProto, source: str, draft: Draft, floats: set[str], before: Mapping[str, str]
-) -> bool:
+def _needs_integers(made: NodeProto, source: str, draft: Draft, floats: set[str], before: Mapping[str, str]) -> bool:
     """Whether a kernel fuses with the pair behind it, or the pair does an activation's work."""
     if made.name not in draft.nodes:
         return False
@@ -165,7 +163,12 @@ def _needs_integers(
 
 
 def _bypass(
-    proto: ModelProto, scope: Scope, after: NodeProto, source: str, made: NodeProto | None, integer: Mapping[str, NodeProto]
+    proto: ModelProto,
+    scope: Scope,
+    after: NodeProto,
+    source: str,
+    made: NodeProto | None,
+    integer: Mapping[str, NodeProto],
 ) -> None:
     """Let the float readers of a dequantized tensor read the tensor itself."""
     rounded = after.output[0]

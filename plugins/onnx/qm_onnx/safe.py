@@ -1,62 +1,26 @@
 """Weight scales that are right for the kernels of the target.
 
-Which products a kernel of ONNX Runtime adds in pairs, on x86 without VNNI (measured on 1.22.1, 1.31.1 and 1.32.0, AVX2 and
-AVX-512 kernels alike): columns 0 and 1, 2 and 3 ... of the weights as ``kernel_rows`` lays them out, an odd last one alone.
-A depthwise convolution, a product with the weights on the left, 16-bit activations and ConvTranspose run on other kernels,
-which do not saturate.
+Which products a kernel of ONNX Runtime adds in pairs, on x86 without VNNI (measured on 1.22.1, 1.31.1 and 1.32.0, AVX2
+and AVX-512 kernels alike): columns 0 and 1, 2 and 3 ... of the weights as ``kernel_rows`` lays them out, an odd last
+one alone. A depthwise convolution, a product with the weights on the left, 16-bit activations and ConvTranspose run on
+other kernels, which do not saturate.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 from onnx import NodeProto
-from qm_onnx import graph
+from qm_onnx.graph import integer
+from qm_onnx.site import Site
 
 from qm.numerics import SAFE_SUM, Grid, grid_for, pair_safe_scales, quantize, worst_pair_sum
-from qm.plugin import Array, Granularity, Notes, Scheme, Target
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """A layer to quantize where it stands in the graph: its name, its node and which input holds the weights."""
-
-    name: str
-    node: NodeProto
-    position: int
-    scheme: Scheme
-
-    @property
-    def weight(self) -> str:
-        """The weight's name."""
-        return str(self.node.input[self.position])
-
-    @property
-    def data(self) -> str:
-        """The name of the tensor that is multiplied by the weights."""
-        return str(self.node.input[1 - self.position])
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether ONNX Runtime has an integer kernel for the layer; the others compute in float from integers."""
-        return self.position == 1 and self.scheme.activation_bits == 8 and self.node.op_type != "ConvTranspose"
-
-    def axis(self, w: Array) -> int | None:
-        """The axis of the output channels, None where there is one scale for all."""
-        if self.scheme.granularity is Granularity.TENSOR or w.ndim < 2:
-            return None
-        if self.node.op_type == "Conv":
-            return 0
-        if self.node.op_type == "ConvTranspose":
-            return 1
-        if self.node.op_type == "Gemm":
-            return 0 if graph.integer(self.node, "transB", 0) else 1
-        return w.ndim - 1 if self.position == 1 else w.ndim - 2
+from qm.plugin import Array, Notes, Target
 
 
 def kernel_rows(site: Site, w: Array) -> Array | None:
-    """The weights as ``(rows, k)``, adjacent columns multiplied together; None where no kernel of the layer saturates."""
+    """The weights as ``(rows, k)``, adjacent columns added in pairs; None where the layer's kernel does not saturate."""
     kind = site.node.op_type
     if not site.is_integer or w.size == 0:
         return None
@@ -65,13 +29,13 @@ def kernel_rows(site: Site, w: Array) -> Array | None:
             return None
         return np.moveaxis(w, 1, -1).reshape(len(w), -1)  # (kh, kw, in): a pair may straddle positions
     if kind == "Gemm":
-        return w if graph.integer(site.node, "transB", 0) else w.T
+        return w if integer(site.node, "transB", 0) else w.T
     return w[None] if w.ndim == 1 else np.swapaxes(w, -1, -2).reshape(-1, w.shape[-2])
 
 
 def is_depthwise(node: NodeProto, w: Array) -> bool:
     """Whether each output channel of a convolution sees one input channel, and each input channel makes one."""
-    return bool(w.shape[1] == 1 and len(w) == graph.integer(node, "group", 1))
+    return bool(w.shape[1] == 1 and len(w) == integer(node, "group", 1))
 
 
 def weight_grid(site: Site, w: Array, *, pair_safe: bool) -> Grid:
@@ -99,13 +63,13 @@ def wants_pair_safe(target: Target) -> bool:
     return target.pair_saturates is not False
 
 
-def explain(sites: list[Site], weights: dict[str, Array], target: Target, notes: Notes) -> None:
+def explain(sites: list[Site], weights: Mapping[str, Array], target: Target, notes: Notes) -> None:
     """Note how the weights are scaled, and why."""
     paired = sum(kernel_rows(s, weights[s.weight]) is not None for s in sites)
     rest = len(sites) - paired
     if not wants_pair_safe(target):
         notes.say(
-            f"full-range weights in {_layers(len(sites))}: {target.name} sums 8-bit products in 32 bits, nothing saturates"
+            f"full-range weights in {_layers(len(sites))}: kernels of {target.name} sum 8-bit products in 32 bits"
         )
         return
     if paired:

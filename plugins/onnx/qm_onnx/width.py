@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from onnx import NodeProto, helper
 from qm_onnx.graph import Scope
-from qm_onnx.safe import Site
+from qm_onnx.site import Site
 
 
 @dataclass
