@@ -2,9 +2,9 @@
 
     python benchmarks/calibration.py
 
-Each figure comes from a process of its own that does nothing but calibrate; the samples are read from a file one by one.
-Peak memory is the resident size at its highest. CPU time is that of the calibration alone, at 32 samples, the fastest of
-three.
+Each figure comes from a process of its own that does nothing but calibrate; the samples are read from a file one by
+one. Peak memory is the resident size at its highest. CPU time is that of the calibration alone, at 32 samples, the
+fastest of three.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FEW, MANY = 32, 512
 
 
 class Stored:
-    """Samples in a raw file of uint8, read one by one and over again where there are too few; ``(value - mean) / scale``."""
+    """Samples ``(value - mean) / scale`` from a file of uint8, read one by one, and again where there are too few."""
 
     labels = None
 
@@ -59,20 +59,19 @@ def store(path: Path, samples: Iterator[np.ndarray], **facts: Any) -> None:
 
 def ours(model: Path, data: Stored, method: str) -> float:
     """CPU seconds of this project's calibration, ranges included."""
+    from qm.numerics import choose_range
+    from qm.plugin import LoadJob, Plan, QuantizeJob, Scheme, Silent
     from qm_onnx import calibrate, chain, ptq
     from qm_onnx.graph import Scope
     from qm_onnx.load import load
-
-    from qm.numerics import choose_range
-    from qm.plugin import LoadJob, Plan, Scheme, Silent
+    from qm_onnx.prepare import prepare
 
     loaded = load(LoadJob(path=model))
     plan = Plan({layer.name: Scheme.parse("w8a8") for layer in loaded.layers()})
     start = time.process_time()
-    proto = ptq.copied(loaded, plan)
-    sites, _ = ptq.sites_of(proto, plan)
-    scope = Scope(proto.graph)
-    tensors = ptq.observed(scope, sites, chain.around(scope, sites, None))
+    prepared = prepare(QuantizeJob(model=loaded, plan=plan))
+    scope = Scope(prepared.proto.graph)
+    tensors = ptq.observed(scope, prepared.sites, chain.around(scope, prepared.sites, None))
     streams = calibrate.observe(loaded, tensors, data, method=method, progress=Silent())
     for stream in streams.values():
         choose_range(stream, method)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from qm.bench import BenchmarkReport, compare
+from qm import bench, meet
+from qm.bench import BenchmarkReport
 from qm.catalog import Catalog
+from qm.contender import Terms
+from qm.contest import Contest
 from qm.errors import UsageError
 from qm.manager import Manager
+from qm.meet import Watch
+from qm.metric import find_metric
 from qm.plugin import Model, Progress, Silent
 from qm.recipe import Recipe, Rule, Stage
 from qm.report import Report
 from qm.runner import Request, Run
 from qm.step import load_model
 from qm.strict import complaint
+from qm.types import Cache
 
 Methods = Sequence[str | tuple[str, Mapping[str, Any]] | Stage]
 
@@ -103,29 +109,99 @@ def benchmark(
     *,
     baseline: str | Path | None = None,
     data: Any = None,
+    max_drop: float | None = None,
+    metric: str | Callable[..., Any] | None = None,
     threads: int = 1,
+    cache: Cache = "hot",
     precision: float = 0.02,
     time_s: float = 60.0,
+    timeout_s: float = 120.0,
     seed: int = 0,
     progress: Progress | None = None,
+    watch: Watch | None = None,
     manager: Manager | None = None,
 ) -> BenchmarkReport:
     """Size, speed and accuracy of an artifact on its real runtime, against ``baseline`` where that is given.
+
+    ``metric`` is a function, or the name of one, that is called with a sample's outputs by name and its label, and
+    returns a number: higher is better. ``max_drop`` is the loss that is allowed: of accuracy as a share (0.01, one
+    point, where it is not told), of a metric in its own units.
 
     Raises:
         UsageError: a file is missing or no plugin runs it, or the data do not fit.
         PluginError: the runtime failed.
     """
-    return compare(
+    return bench.benchmark(
         _existing(artifact),
         None if baseline is None else _existing(baseline),
         data=data,
         catalog=Catalog(manager),
-        threads=threads,
-        precision=precision,
-        time_s=time_s,
-        seed=seed,
+        terms=Terms(
+            threads=threads,
+            cache=cache,
+            precision=precision,
+            time_s=time_s,
+            timeout_s=timeout_s,
+            max_drop=_loss(max_drop, metric),
+            seed=seed,
+        ),
+        metric=None if metric is None else find_metric(metric),
         progress=progress or Silent(),
+        watch=watch,
+    )
+
+
+def compare(
+    models: Sequence[str | Path],
+    *,
+    data: Any = None,
+    max_drop: float | None = None,
+    metric: str | Callable[..., Any] | None = None,
+    threads: int = 1,
+    cache: Cache = "hot",
+    precision: float = 0.02,
+    time_s: float = 60.0,
+    timeout_s: float = 120.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+    manager: Manager | None = None,
+) -> Contest:
+    """Any number of models, of any formats, on the same samples by the same clock; the others against the first.
+
+    The words are those of ``benchmark``; ``time_s`` is for all of them together. Where one fails, its entry says so.
+
+    Raises:
+        UsageError: a file is missing, or the data do not fit any model.
+        PluginError: no model could be run.
+    """
+    if isinstance(models, str | Path) or not models:
+        raise UsageError(f"models is {models!r}, not a list of paths", hint="Write qm.compare([first, second]).")
+    return meet.compare(
+        [_existing(model) for model in models],
+        data=data,
+        catalog=Catalog(manager),
+        terms=Terms(
+            threads=threads,
+            cache=cache,
+            precision=precision,
+            time_s=time_s,
+            timeout_s=timeout_s,
+            max_drop=_loss(max_drop, metric),
+            seed=seed,
+        ),
+        metric=None if metric is None else find_metric(metric),
+        progress=progress or Silent(),
+        watch=watch,
+    )
+
+
+def _loss(max_drop: float | None, metric: object) -> float | None:
+    """The allowed loss, which is a share where it is of accuracy."""
+    if max_drop is None or 0 <= max_drop < 1 or (metric is not None and max_drop >= 0):
+        return max_drop
+    raise UsageError(
+        f"an allowed loss of {max_drop:g} is not a share from 0 to 1", hint="Give 0.01, or 1% on the command line."
     )
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from qm.catalog import Catalog
 from qm.errors import QmError, Unsupported
 from qm.evaluation import Evaluation, evaluate
-from qm.plugin import Artifact, Can, Layer, Model, OpTime, Plan, Progress, Scheme, Target
-from qm.report import Finding, Level
+from qm.numerics import Tally
+from qm.plugin import Artifact, Batch, Can, Layer, Model, OpTime, Plan, Progress, Scheme, Target
+from qm.report import Finding, LayerError, Level, Profile, rounded
 from qm.scheme import Activations
 from qm.split import Batches
 from qm.worker import Worker
@@ -21,6 +23,7 @@ LOWEST_SQNR_DB = 0.0
 LOW_SQNR_DB = 10.0
 SPOILED_SLICE_DB = 3.0
 SHOWN = 8
+WATCHED_SAMPLES = 8
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Audit:
     runtime: str = ""
     evaluation: Evaluation | None = None
     operations: list[OpTime] = field(default_factory=list)
+    layers: list[LayerError] = field(default_factory=list)
 
     @property
     def broken(self) -> list[Finding]:
@@ -92,6 +96,8 @@ def audit(
             check_outputs(seen, evidence, worker, progress)
         with _as_findings(seen, "kernels"):
             check_kernels(seen, evidence, worker)
+        if loader is not None and Can.ACTIVATIONS in can:
+            seen.layers = error_by_layer(seen, evidence, worker)
     return seen
 
 
@@ -228,12 +234,13 @@ def _check_slices(seen: Audit, evaluation: Evaluation) -> None:
 def check_kernels(seen: Audit, evidence: Evidence, worker: Worker) -> None:
     """Where the runtime tells, layers promised in integers ran on integer kernels."""
     promised = {n for n, s in evidence.plan.quantized().items() if s.activations is not Activations.FLOAT}
-    if not promised or not evidence.judging:
+    if not evidence.judging:
         return
     try:
         seen.operations = worker.profile(evidence.judging[0])
     except Unsupported:
-        seen.add("kernels", Level.NOTE, f"{seen.runtime} does not tell which kernels ran")
+        if promised:
+            seen.add("kernels", Level.NOTE, f"{seen.runtime} does not tell which kernels ran")
         return
     ran = {op.layer: op.integer for op in seen.operations if op.layer in promised and op.integer is not None}
     slow = [name for name in evidence.plan.layers if ran.get(name) is False]
@@ -256,6 +263,38 @@ def check_kernels(seen: Audit, evidence: Evidence, worker: Worker) -> None:
         )
     if ran and not slow:
         seen.add("kernels", Level.OK, f"{len(ran)} of {len(promised)} layers were seen on integer kernels")
+
+
+def error_by_layer(seen: Audit, evidence: Evidence, worker: Worker) -> list[LayerError]:
+    """The error of each layer's activation on a few samples, in the model's order; none where they cannot be watched.
+
+    Layers whose activations differ in shape, as where a planner split one, are left out.
+    """
+    names = [m.name for m in evidence.layers if m.name in seen.schemes]
+    tallies = {name: Tally() for name in names}
+    judging = evidence.judging
+    try:
+        for batch in (judging[i] for i in range(min(WATCHED_SAMPLES, len(judging)))):
+            before, after = evidence.model.run(batch, watch=names), worker.activations(batch, names)
+            for name, tally in tallies.items():
+                # Integers where the float model has floats are codes that a later operation rescales: no error to see.
+                if before[name].dtype.kind == after[name].dtype.kind:
+                    tally.update(before[name], after[name])
+    except QmError:
+        # It is there to be looked at, and promises nothing: what cannot be watched is not a finding.
+        return []
+    known = ((name, tally) for name, tally in tallies.items() if not np.isnan(tally.sqnr_db))
+    return [LayerError(layer=name, sqnr_db=rounded(tally.sqnr_db, 2)) for name, tally in known]
+
+
+def profiled(artifact: Artifact, batch: Batch, catalog: Catalog) -> Profile | None:
+    """Where the time goes in one artifact, None where its runtime does not tell."""
+    try:
+        with Worker(artifact, benchmark=catalog.benchmark(artifact.format).plugin) as worker:
+            return Profile.of(worker.profile(batch))
+    except QmError:
+        # As above: it is there to be looked at.
+        return None
 
 
 def check_target(seen: Audit, evidence: Evidence) -> None:

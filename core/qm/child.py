@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter, process_time
@@ -19,6 +19,7 @@ import numpy as np
 
 from qm.catalog import Catalog
 from qm.errors import PluginError, QmError
+from qm.eviction import Eviction
 from qm.manager import blame
 from qm.memory import Memory
 from qm.pipe import Failure, Opened, Order, Timed, receive, send
@@ -35,6 +36,7 @@ class Bay:
     session: Session
     memory: Memory
     catalog: Catalog
+    eviction: Eviction | None = None
     batch: Batch = field(default_factory=dict)
 
     def run(self, batch: Batch) -> dict[str, Array]:
@@ -55,6 +57,8 @@ class Bay:
         try:
             for _ in range(drop):
                 run(batch)
+            if self.eviction is not None:
+                return self._cold_block(runs, self.eviction)
             cpu_s = process_time()
             for i in range(runs):
                 start = perf_counter()
@@ -66,8 +70,22 @@ class Bay:
                 gc.enable()
         return Timed(seconds=seconds, cpu_s=cpu_s)
 
+    def _cold_block(self, runs: int, eviction: Eviction) -> Timed:
+        """The eviction is on neither clock."""
+        run, batch, seconds, cpu_s = self.session.run, self.batch, [0.0] * runs, 0.0
+        for i in range(runs):
+            eviction.evict()
+            cpu_start, start = process_time(), perf_counter()
+            run(batch)
+            seconds[i] = perf_counter() - start
+            cpu_s += process_time() - cpu_start
+        return Timed(seconds=seconds, cpu_s=cpu_s)
+
     def profile(self, batch: Batch) -> list[OpTime]:
         return list(self.session.profile(batch))
+
+    def watch(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
+        return {name: np.asarray(value) for name, value in self.model.run(batch, watch=names).items()}
 
     def layers(self) -> list[Layer]:
         return list(self.model.layers())
@@ -94,6 +112,7 @@ DOING = {
     "hold": "holding a batch for",
     "block": "running",
     "profile": "profiling",
+    "watch": "watching the layers of",
     "layers": "listing the layers of",
     "schemes": "reading the schemes of",
     "peak": "weighing",
@@ -110,13 +129,16 @@ def opened(order: Order) -> tuple[Bay, Opened]:
         implementation = found.card.implementation()
     job = BenchmarkJob(artifact=order.artifact, threads=order.threads, options=found.card.options())
     step: Step[BenchmarkJob, Session] = Step(order.benchmark, job, lambda: implementation(job))
+    # Before the baseline is taken: the buffer is ours and not the model's.
+    eviction = Eviction() if order.cache == "cold" else None
+    evict_s = eviction.evict() if eviction is not None else 0.0
     memory = Memory.now()
     start = perf_counter()
     session = catalog.manager.perform("benchmark", step, Session)
     load_s = perf_counter() - start
     with blame(order.benchmark, f"asking {order.name} for its inputs"):
-        told = Opened(runtime=str(session.runtime), inputs=tuple(session.inputs()), load_s=load_s)
-    return Bay(order, session, memory, catalog), told
+        told = Opened(runtime=str(session.runtime), inputs=tuple(session.inputs()), load_s=load_s, evict_s=evict_s)
+    return Bay(order, session, memory, catalog, eviction), told
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:

@@ -82,17 +82,21 @@ class Side:
         self.cpu_s.append(timed.cpu_s)
 
     def warm_up(self, cap_s: float) -> float:
-        """Run until the medians of two successive windows agree, or the cap is reached; the last median in seconds."""
+        """Run until the medians of two successive windows agree, or the cap is reached.
+
+        What one run costs, in seconds: the last median, and the time to empty the caches where they are to be cold.
+        """
         end = perf_counter() + cap_s
         (first,) = self.worker.block(self.batch, runs=1, drop=0)
-        window = min(MOST_RUNS, max(5, math.ceil(BLOCK_S / max(first, 1e-9))))
-        window = max(1, min(window, int(cap_s / (2 * max(first, 1e-9)))))
+        cost_s = max(first + self.worker.evict_s, 1e-9)
+        window = min(MOST_RUNS, max(5, math.ceil(BLOCK_S / cost_s)))
+        window = max(1, min(window, int(cap_s / (2 * cost_s))))
         latest = first
         while True:
             previous, latest = latest, median(self.worker.block(self.batch, runs=window, drop=0))
             self.settled = abs(latest / previous - 1) <= AGREE
             if self.settled or perf_counter() >= end:
-                return latest
+                return latest + self.worker.evict_s
 
 
 @dataclass(frozen=True)
@@ -286,6 +290,7 @@ def _latency(rounds: Sequence[Round], which: int, rng: np.random.Generator, stop
         runtime=worker.runtime,
         threads=worker.threads,
         cpu=host().summary,
+        cache=worker.cache,
         latency_us=1e6 * found.estimate,
         low_us=1e6 * found.low,
         high_us=1e6 * found.high,

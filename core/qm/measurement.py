@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from qm.strict import Strict
+from qm.types import Cache
 
 BUSY = 0.9
 """A process of one thread that gets less than this share of a core has company."""
@@ -26,7 +27,10 @@ class Latency(Strict):
     runtime: str
     threads: int
     cpu: str = Field(description="the processor, and what of it matters to integer kernels")
-    cache: Literal["hot"] = Field(default="hot", description="the runs of a block follow each other without pause")
+    cache: Cache = Field(
+        default="hot",
+        description="hot: the runs of a block follow each other without pause; cold: caches are emptied before each",
+    )
     latency_us: float
     low_us: float = Field(description="lower end of the 95 % interval")
     high_us: float = Field(description="upper end of the 95 % interval")
@@ -97,7 +101,7 @@ class Ratio(Strict):
             reason = f"{self.ratio:.2f}x the speed, and the {_interval(self.low, self.high)} holds 1"
         else:
             reason = f"difference {_percent(difference)} is below the noise floor {_percent(self.noise_floor)}"
-        return f"cannot tell: {reason} ({self._how()}); next: add {self._next()}"
+        return f"cannot tell: {reason} ({self._how()}); next: add {self.remedy()}"
 
     def _how(self) -> str:
         words = f"{circumstances(self.after)}; A/A noise floor ±{_percent(self.noise_floor)}"
@@ -106,7 +110,7 @@ class Ratio(Strict):
             words += f" ({self.cpu.low:.2f} to {self.cpu.high:.2f})"
         return words
 
-    def _next(self) -> str:
+    def remedy(self) -> str:
         """The option that would settle it: half the doubt takes four times the time."""
         if self.stopped_by == "precision" and self.low <= 1 <= self.high:
             return f"--precision {50 * self.precision:g}%"

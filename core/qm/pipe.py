@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from qm.errors import QmError, RouteError
-from qm.types import Artifact, TensorSpec
+from qm.types import Artifact, Cache, TensorSpec
 
 _LENGTH = struct.Struct("<Q")
 
@@ -23,6 +23,7 @@ class Order:
     benchmark: str
     loader: str | None
     threads: int
+    cache: Cache = "hot"
 
     @property
     def name(self) -> str:
@@ -37,6 +38,7 @@ class Opened:
     runtime: str
     inputs: tuple[TensorSpec, ...]
     load_s: float
+    evict_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,11 +34,13 @@ from qm.recipe import Recipe, Rule, Stage
 from qm.scheme import F16, FLOAT, Activations, Granularity, Scheme
 from qm.target import Target
 from qm.types import (
+    Activation,
     Array,
     Artifact,
     Batch,
     Can,
     Dataset,
+    Hazard,
     Layer,
     Model,
     OpTime,
@@ -51,6 +53,7 @@ __all__ = [
     "F16",
     "FLOAT",
     "GROUP",
+    "Activation",
     "Activations",
     "Array",
     "Artifact",
@@ -65,6 +68,7 @@ __all__ = [
     "Exporter",
     "Field",
     "Granularity",
+    "Hazard",
     "Layer",
     "LoadJob",
     "Loader",
@@ -239,6 +243,8 @@ class LoadJob:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeJob:
+    """``activations`` takes what calibration saw, for the report, which keeps the worst."""
+
     model: Model
     plan: Plan
     data: Dataset | None = None
@@ -247,6 +253,7 @@ class QuantizeJob:
     seed: int = 0
     progress: Progress = field(default_factory=Silent)
     notes: Notes = field(default_factory=Notes)
+    activations: list[Activation] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -18,8 +20,11 @@ from qm.measurement import Ratio
 from qm.recipe import Recipe
 from qm.strict import Strict, complaint
 from qm.target import Target
-from qm.types import Artifact
+from qm.types import Activation, Artifact, OpTime
 from qm.verdict import Accuracy, Agreement
+
+KEPT_OPERATIONS = 80
+KEPT_SPREADS = 6
 
 
 class Level(StrEnum):
@@ -80,6 +85,40 @@ class Size(Strict):
         return self.after / self.before
 
 
+class Outcomes(Strict):
+    """What became of each judged sample, one entry a sample in every column; a column that is not known is empty.
+
+    ``index`` counts in the whole set. ``before`` and ``after`` are predicted classes, -1 where the scores were not
+    finite. ``sqnr_db`` is of the sample's worst output, None where it is identical or cannot be compared. ``loss`` is
+    the cross-entropy of the label in nats, ``metric`` what the user's own metric says.
+    """
+
+    index: tuple[int, ...]
+    label: tuple[int, ...] = ()
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    sqnr_db: tuple[float | None, ...] = ()
+    loss_before: tuple[float, ...] = ()
+    loss_after: tuple[float, ...] = ()
+    metric_before: tuple[float, ...] = ()
+    metric_after: tuple[float, ...] = ()
+
+    def worst_by_sqnr(self, count: int = 5) -> list[int]:
+        """Positions of the samples of the lowest SQNR, worst first."""
+        known = [i for i, value in enumerate(self.sqnr_db) if value is not None]
+        return sorted(known, key=lambda i: self.sqnr_db[i] or 0.0)[:count]
+
+    def worst_by_loss(self, count: int = 5) -> list[int]:
+        """Positions of the samples whose loss rose most, worst first; none where it did not rise."""
+        rise = [after - before for before, after in zip(self.loss_before, self.loss_after, strict=True)]
+        return sorted((i for i, value in enumerate(rise) if value > 0), key=lambda i: -rise[i])[:count]
+
+    def worst_by_metric(self, count: int = 5) -> list[int]:
+        """Positions of the samples whose metric fell most, worst first; none where it did not fall."""
+        fall = [before - after for before, after in zip(self.metric_before, self.metric_after, strict=True)]
+        return sorted((i for i, value in enumerate(fall) if value > 0), key=lambda i: -fall[i])[:count]
+
+
 class Quality(Strict):
     """The artifact against the float model, as its real runtime runs it, on ``n`` samples.
 
@@ -93,6 +132,95 @@ class Quality(Strict):
     agreement: Agreement | None = None
     accuracy: Accuracy | None = None
     synthetic: bool = False
+    outcomes: Outcomes | None = None
+
+
+class LayerError(Strict):
+    """How far a layer's output is from the float model's on the same inputs, the layers before it included.
+
+    ``sqnr_db`` is None where the two are identical.
+    """
+
+    layer: str
+    sqnr_db: float | None
+
+
+class Operation(Strict):
+    """Time of one operation of a run, as the runtime fused it; ``layer`` is empty where it belongs to none."""
+
+    name: str
+    kind: str
+    latency_us: float
+    layer: str = ""
+    integer: bool | None = None
+
+    @classmethod
+    def of(cls, op: OpTime) -> Self:
+        """The operation, its time to the tenth of a microsecond."""
+        return cls(name=op.name, kind=op.kind, latency_us=round(op.latency_us, 1), layer=op.layer, integer=op.integer)
+
+
+class Profile(Strict):
+    """One profile of one file, on one thread, without an interval: shares are to be read from it, not speeds.
+
+    ``operations`` are the slowest, in execution order; what the others took together is in ``rest_us``.
+    """
+
+    total_us: float
+    operations: tuple[Operation, ...]
+    rest_us: float = 0.0
+
+    @classmethod
+    def of(cls, ops: Sequence[OpTime]) -> Self | None:
+        """The profile with its slowest operations, None where nothing was timed."""
+        if not ops:
+            return None
+        slowest = set(sorted(range(len(ops)), key=lambda i: -ops[i].latency_us)[:KEPT_OPERATIONS])
+        rest = sum(op.latency_us for i, op in enumerate(ops) if i not in slowest)
+        return cls(
+            total_us=round(sum(op.latency_us for op in ops), 1),
+            operations=tuple(Operation.of(op) for i, op in enumerate(ops) if i in slowest),
+            rest_us=round(rest, 1),
+        )
+
+
+class Spread(Strict):
+    """What calibration saw of one tensor, and the range that the integers cover.
+
+    ``counts`` has one entry between each two ``edges``, and adds up to 1. ``sqnr_db`` is what rounding and clipping to
+    ``low .. high`` in ``bits`` should leave, ``clipped`` the share of values outside.
+    """
+
+    tensor: str
+    layer: str
+    bits: int
+    low: float
+    high: float
+    edges: tuple[float, ...]
+    counts: tuple[float, ...]
+    sqnr_db: float | None
+    clipped: float
+
+    @classmethod
+    def worst(cls, seen: Sequence[Activation]) -> tuple[Self, ...]:
+        """Those with the largest error expected, worst first."""
+        ranked = sorted(seen, key=lambda a: math.inf if math.isnan(a.sqnr_db) else a.sqnr_db)
+        return tuple(cls._of(a) for a in ranked[:KEPT_SPREADS] if all(map(math.isfinite, a.edges)))
+
+    @classmethod
+    def _of(cls, seen: Activation) -> Self:
+        whole = sum(seen.counts) or 1.0
+        return cls(
+            tensor=seen.tensor,
+            layer=seen.layer,
+            bits=seen.bits,
+            low=_digits(seen.low),
+            high=_digits(seen.high),
+            edges=tuple(map(_digits, seen.edges)),
+            counts=tuple(_digits(count / whole) for count in seen.counts),
+            sqnr_db=rounded(seen.sqnr_db, 2),
+            clipped=_digits(seen.clipped),
+        )
 
 
 class Report(Strict):
@@ -117,6 +245,10 @@ class Report(Strict):
     quality: Quality | None = None
     speed: Ratio | None = None
     data: Samples | None = None
+    error_by_layer: tuple[LayerError, ...] = ()
+    profile_before: Profile | None = None
+    profile_after: Profile | None = None
+    activations: tuple[Spread, ...] = ()
     environment: dict[str, str]
 
     @classmethod
@@ -154,6 +286,11 @@ def report_path(artifact: Path) -> Path:
     return artifact.with_name(artifact.name + ".report.json")
 
 
+def page_path(artifact: Path) -> Path:
+    """Where the page of an artifact lies."""
+    return artifact.with_name(artifact.name + ".report.html")
+
+
 def now() -> str:
     """The time in UTC, to the second, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -173,3 +310,8 @@ def environment(distributions: set[str]) -> dict[str, str]:
 def rounded(value: float, digits: int = 4) -> float | None:
     """The value for a report: None where it is not finite, which JSON cannot hold."""
     return round(value, digits) if value == value and abs(value) != float("inf") else None
+
+
+def _digits(value: float) -> float:
+    """The value to five digits: a plot shows no more."""
+    return float(f"{value:.5g}")

@@ -10,10 +10,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from qm import page
 from qm import target as targets
-from qm.audit import Audit, Evidence, audit
-from qm.bench import race, runnable
+from qm.audit import Audit, Evidence, audit, profiled
 from qm.catalog import Catalog, Found
+from qm.contender import race, runnable
 from qm.data import open_data, suspicion
 from qm.errors import AuditFailed, QmError, UsageError
 from qm.file import refuse_overwrite, sha256, written
@@ -21,8 +22,8 @@ from qm.journal import Journal
 from qm.judgement import quality_of
 from qm.layout import left_out, merged, work_out
 from qm.measurement import Ratio
-from qm.plugin import Artifact, Can, Card, Model, Notes, Plan, PlanJob, Progress, Recipe, Rule, Silent, Step
-from qm.report import File, Finding, Level, Report, Size, environment, now, report_path
+from qm.plugin import Activation, Artifact, Can, Card, Model, Notes, Plan, PlanJob, Progress, Recipe, Rule, Silent, Step
+from qm.report import File, Finding, Level, Profile, Report, Size, Spread, environment, now, page_path, report_path
 from qm.report import Samples as SamplesUsed
 from qm.route import Route, find_route
 from qm.scheme import Scheme
@@ -33,7 +34,10 @@ from qm.workbench import Workbench
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked of a run. ``data`` is whatever ``qm.data.open_data`` takes; ``time_s`` bounds the benchmark."""
+    """What is asked of a run. ``data`` is whatever ``qm.data.open_data`` takes; ``time_s`` bounds the benchmark.
+
+    ``page`` asks for the report as a page to look at too.
+    """
 
     model: Path
     recipe: Recipe
@@ -44,6 +48,7 @@ class Request:
     threads: int = 1
     time_s: float = 20.0
     command: str = ""
+    page: bool = False
 
 
 @dataclass
@@ -54,6 +59,8 @@ class Run:
     catalog: Catalog = field(default_factory=Catalog)
     progress: Progress = field(default_factory=Silent)
     notes: Notes = field(default_factory=Notes)
+    activations: list[Activation] = field(default_factory=list)
+    profile_before: Profile | None = None
 
     @cached_property
     def route(self) -> Route:
@@ -169,8 +176,8 @@ class Run:
                 then lies under its name with ``.rejected`` at the end.
         """
         route = self.route
-        report_place = report_path(route.to)
-        refuse_overwrite(report_place, force=self.request.force)
+        for place in [report_path(route.to), *([page_path(route.to)] if self.request.page else [])]:
+            refuse_overwrite(place, force=self.request.force)
         quantized = quantize_model(
             self.catalog.manager,
             route.quantizers,
@@ -181,6 +188,7 @@ class Run:
             seed=self.recipe.seed,
             progress=self.progress,
             notes=self.notes,
+            activations=self.activations,
         )
         with written(route.to, force=self.request.force) as temporary:
             artifact = export_model(self.catalog.manager, route.exporter, quantized, temporary)
@@ -191,7 +199,13 @@ class Run:
                 self._reject(temporary, report, seen.broken)
             report_path(temporary).write_text(report.json_text(), encoding="utf-8")
         self._forget_trials()
+        self._draw(report, route.to)
         return report
+
+    def _draw(self, report: Report, artifact: Path) -> None:
+        """The page, once all else is in its place: it can be drawn again from the report."""
+        if self.request.page:
+            page.write([report], page_path(artifact), force=True)
 
     def _forget_trials(self) -> None:
         if self.route.planners:
@@ -237,8 +251,12 @@ class Run:
         return min(wider, key=_bits, default=None)
 
     def _again(self) -> str:
-        methods = " ".join(f"-p {stage.plugin}" for stage in self.request.recipe.stages)
-        return f"qm quantize {shlex.quote(str(self.request.model))} {methods}"
+        words = ["qm", "quantize", str(self.request.model)]
+        for stage in self.request.recipe.stages:
+            words += ["-p", stage.plugin, *(f"-o{name}={value}" for name, value in stage.options.items())]
+        if isinstance(self.request.data, str | Path):
+            words += ["--data", str(self.request.data)]
+        return shlex.join(words)
 
     def _float(self) -> Artifact:
         return Artifact(path=self.request.model, format=self.route.loader.card.gives)
@@ -248,6 +266,7 @@ class Run:
             return None
         try:
             with runnable(self.request.model, self.catalog) as (reference, _):
+                self.profile_before = profiled(reference, self.split.judging[0], self.catalog)
                 return race(
                     reference,
                     artifact,
@@ -288,7 +307,11 @@ class Run:
             decisions=tuple(self.notes),
             findings=tuple(seen.findings),
             size=Size(before=self._float().nbytes, after=artifact.nbytes),
-            quality=quality_of(seen.evaluation, synthetic=split.synthetic) if seen.evaluation else None,
+            quality=quality_of(
+                seen.evaluation, synthetic=split.synthetic, indices=split.judged.indices if split.judged else ()
+            )
+            if seen.evaluation
+            else None,
             speed=speed,
             data=None
             if whole is None or split.judged is None
@@ -301,6 +324,10 @@ class Run:
                 judged=split.judged.indices,
                 notes=tuple(whole.notes),
             ),
+            error_by_layer=tuple(seen.layers),
+            profile_before=self.profile_before,
+            profile_after=Profile.of(seen.operations),
+            activations=Spread.worst(self.activations),
             environment=environment(self._distributions()),
         )
 
@@ -316,6 +343,7 @@ class Run:
         report.write(report_path(place))
         for made in sorted(temporary.parent.iterdir(), key=lambda p: p.name == temporary.name):
             shutil.move(made, place if made.name == temporary.name else place.with_name(made.name))
+        self._draw(report, place)
         first = broken[0]
         raise AuditFailed(
             f"{str(self.route.to)!r} does not keep its promise: {first.seen}"

@@ -11,6 +11,7 @@ from qm.errors import PluginError
 from qm.file import disk_errors
 from qm.manager import Manager
 from qm.plugin import (
+    Activation,
     Artifact,
     Benchmark,
     BenchmarkJob,
@@ -51,8 +52,12 @@ def quantize_model(
     seed: int,
     progress: Progress,
     notes: Notes,
+    activations: list[Activation] | None = None,
 ) -> Model:
-    """The model after every quantizer that has something to do, in the pipe's order."""
+    """The model after every quantizer that has something to do, in the pipe's order.
+
+    What calibration saw is added to ``activations``.
+    """
     for leg, plan in zip(legs, plans, strict=True):
         if not plan.quantized():
             continue
@@ -65,6 +70,7 @@ def quantize_model(
             seed=seed,
             progress=progress,
             notes=notes,
+            activations=[] if activations is None else activations,
         )
         model = _quantized(manager, leg, job)
     return model

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ Array = NDArray[Any]
 Batch = Mapping[str, Array]
 """Arrays by input (or output, or layer) name, the batch axis first where the model has one."""
 
+Cache = Literal["hot", "cold"]
+"""What the processor's caches hold when a run is timed: the model, or nothing of it."""
+
 
 class Can(StrEnum):
     """What a model or session of a framework offers beyond the least."""
@@ -29,6 +32,7 @@ class Can(StrEnum):
     ACTIVATIONS = "activations"
     SCHEMES = "schemes"
     PROFILE = "profile"
+    EXACT = "exact"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,14 @@ class Layer:
     weights: int
     macs: int = 0
     tied: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hazard:
+    """A layer whose integer weights break a bound that the kernels of some CPUs rely on; ``seen`` is a clause."""
+
+    layer: str
+    seen: str
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,14 @@ class Model(ABC):
         """What each layer IS in, read from the model itself, never from a plan (Can.SCHEMES)."""
         raise Unsupported(f"a model of format {self.format!r} does not tell its schemes")
 
+    def run_exact(self, batch: Batch, watch: Sequence[str] = ()) -> dict[str, Array]:
+        """As ``run``, by kernels whose integer sums cannot saturate (Can.EXACT); slower, and for comparison only."""
+        raise Unsupported(f"a model of format {self.format!r} cannot be run by exact kernels")
+
+    def hazards(self) -> Sequence[Hazard]:
+        """Layers whose weights can saturate on kernels of some CPUs, in execution order (Can.EXACT)."""
+        raise Unsupported(f"a model of format {self.format!r} does not tell which layers can saturate")
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.format}, {self.nbytes():,} bytes>"
 
@@ -162,6 +182,25 @@ class OpTime:
     latency_us: float
     layer: str = ""
     integer: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation:
+    """What calibration saw of one tensor, and the range chosen for it.
+
+    ``counts`` has one entry between each two ``edges``. ``sqnr_db`` is what rounding and clipping to ``low .. high`` in
+    ``bits`` is expected to leave, ``clipped`` the share of values outside.
+    """
+
+    tensor: str
+    layer: str
+    bits: int
+    low: float
+    high: float
+    edges: Sequence[float]
+    counts: Sequence[float]
+    sqnr_db: float
+    clipped: float
 
 
 class Session(ABC):

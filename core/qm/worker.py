@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from threading import Timer
 from types import TracebackType
@@ -22,7 +22,7 @@ import numpy as np
 from qm.errors import PluginError
 from qm.pipe import Failure, Opened, Order, Timed, receive, send
 from qm.scheme import Scheme
-from qm.types import Array, Artifact, Batch, Layer, OpTime, TensorSpec
+from qm.types import Array, Artifact, Batch, Cache, Layer, OpTime, TensorSpec
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -38,8 +38,9 @@ TAIL_BYTES = 4096
 class Worker:
     """An artifact open in a process of its own; close it, or use it as a context manager.
 
-    ``benchmark`` and ``loader`` are full card names, such as ``onnx.run``; the loader is needed for ``layers`` and
-    ``schemes`` only. ``timeout_s`` bounds each single request.
+    ``benchmark`` and ``loader`` are full card names, such as ``onnx.run``; the loader is needed for ``layers``,
+    ``schemes`` and ``activations`` only. With a ``cold`` cache every timed run begins with the caches emptied, which
+    takes ``evict_s``. ``timeout_s`` bounds each single request.
 
     Raises:
         QmError: what the child raised, by its own type; PluginError where it crashed, was killed or did not answer.
@@ -52,11 +53,13 @@ class Worker:
         benchmark: str,
         loader: str | None = None,
         threads: int = 1,
+        cache: Cache = "hot",
         timeout_s: float = 600.0,
     ) -> None:
         self.artifact = artifact
         self.benchmark = benchmark
         self.threads = threads
+        self.cache: Cache = cache
         self.timeout_s = timeout_s
         self._held: Batch | None = None
         self._timed_out = False
@@ -68,11 +71,12 @@ class Worker:
             stderr=self._stderr,
             env=_environment(threads),
         )
-        order = Order(artifact=artifact, benchmark=benchmark, loader=loader, threads=threads)
+        order = Order(artifact=artifact, benchmark=benchmark, loader=loader, threads=threads, cache=cache)
         opened = cast(Opened, self._ask("open", order))
         self.runtime: str = opened.runtime
         self.inputs: tuple[TensorSpec, ...] = opened.inputs
         self.load_s: float = opened.load_s
+        self.evict_s: float = opened.evict_s
 
     def run(self, batches: Iterable[Batch]) -> Iterator[dict[str, Array]]:
         """The outputs of each batch in turn; one is under way at a time, and none is kept."""
@@ -97,6 +101,10 @@ class Worker:
         """Time per operation, where the runtime can tell."""
         return cast(list[OpTime], self._ask("profile", _plain(batch)))
 
+    def activations(self, batch: Batch, watch: Sequence[str]) -> dict[str, Array]:
+        """Outputs by name, and the watched layers' activations by layer name, by the loader's model."""
+        return cast(dict[str, Array], self._ask("watch", _plain(batch), tuple(watch)))
+
     def layers(self) -> list[Layer]:
         """The artifact's layers, as its loader reads them."""
         return cast(list[Layer], self._ask("layers"))
@@ -120,6 +128,11 @@ class Worker:
                 self._process.kill()
         self._release()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the child is gone, by our will or by its own."""
+        return self._stdin.closed
+
     def __enter__(self) -> Self:
         return self
 
@@ -141,7 +154,7 @@ class Worker:
 
     def _ask(self, verb: str, *args: Any) -> Any:
         """Send one request and wait for its answer."""
-        if self._stdin.closed:
+        if self.is_closed:
             raise PluginError(self.benchmark, f"the process for {self.artifact.path.name!r} is closed")
         watchdog = Timer(self.timeout_s, self._give_up)
         watchdog.daemon = True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -231,47 +231,15 @@ def test_an_lstm_in_a_layout_without_an_integer_kernel_stays_in_float_with_a_not
     assert any(note.startswith("l: stays in float") for note in request.notes)
 
 
-def speech(seconds: int = 8, rate: int = 16_000) -> Array:
-    """Something a voice detector takes for speech: vowels of three formants, with pauses and a little noise."""
-    draw = np.random.default_rng(0)
-    vowels = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480))
-    sound = draw.standard_normal(seconds * rate) * 0.002
-    start = 0.4
-    while start < seconds - 0.5:
-        n = int(draw.uniform(0.12, 0.35) * rate)
-        time = np.arange(n) / rate
-        pitch = draw.uniform(95, 230)
-        vowel = vowels[draw.integers(len(vowels))]
-        voice = np.zeros(n)
-        for harmonic in range(1, int(4000 / pitch)):
-            hertz = harmonic * pitch
-            gain = sum(1 / (1 + ((hertz - f) / 90) ** 2) for f in vowel)
-            voice += gain * np.sin(2 * np.pi * hertz * time + draw.uniform(0, 6))
-        place = int(start * rate)
-        sound[place : place + n] += 0.4 * np.hanning(n) ** 0.5 * voice / np.abs(voice).max()
-        start += n / rate + draw.uniform(0, 0.08) + (draw.random() < 0.3) * draw.uniform(0.4, 1.2)
-    return sound.astype(np.float32)
-
-
-def probabilities(model: OnnxModel, sound: Array) -> Array:
-    """Voice probabilities along the sound, the detector's state and context carried from chunk to chunk."""
-    state = np.zeros((2, 1, 128), np.float32)
-    found = []
-    for before, now in pairwise(range(-512, len(sound) - 512, 512)):
-        context = sound[None, now - 64 : now] if before >= 0 else np.zeros((1, 64), np.float32)
-        chunk = np.concatenate([context, sound[None, now : now + 512]], axis=1)
-        outputs = model.run({"input": chunk, "state": state, "sr": np.array(16_000, np.int64)})
-        found.append(outputs["output"][0, 0])
-        state = outputs["stateN"]
-    return np.array(found)
-
-
 @pytest.mark.parametrize("on", ["host", "x86-avx2"])
-def test_silero_vad_stays_above_25_db_over_a_run_with_its_state(real_model: Callable[[str], Path], on: str) -> None:
+def test_silero_vad_stays_above_25_db_over_a_run_with_its_state(
+    real_model: Callable[[str], Path], benchmark: Callable[[str], ModuleType], on: str
+) -> None:
     model = load(LoadJob(path=real_model("silero_vad.onnx")))
     made = quantize(job(model, on=on))
-    sound = speech()
-    reference, got = probabilities(model, sound), probabilities(made, sound)
+    silero = benchmark("silero")
+    sound = silero.speech()
+    reference, got = silero.probabilities(model.run, sound), silero.probabilities(made.run, sound)
     assert 0.2 < (reference > 0.5).mean() < 0.95
     assert sqnr_db(reference, got) > 25
     assert made.nbytes() < 0.35 * model.nbytes()

@@ -130,4 +130,4 @@ def test_weights_that_can_still_saturate_are_an_error(build: Build) -> None:
 
 def test_a_plan_for_another_model_is_refused(single: tuple[ModelProto, Site]) -> None:
     with pytest.raises(Unsupported, match="the plan names the layer 'conv', which the model does not have"):
-        guard.planned(single[0], Plan({"conv": W8A8}))
+        quantize(QuantizeJob(model=OnnxModel(single[0]), plan=Plan({"conv": W8A8})))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from qm.cli.benchmark import seconds
+from qm.cli.flag import seconds
 from qm.cli.request import add_request, recipe_of
 
 SUMMARY = "Make a model smaller and faster, check it, and report."
@@ -26,10 +27,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code."""
+    from qm import page
     from qm.cli.session import run_of
     from qm.cli.show_report import print_report
+    from qm.report import page_path
 
-    current = run_of(args, recipe_of(args), benchmark=args.benchmark, time_s=args.time, threads=args.threads)
+    draws = page.available()
+    current = run_of(
+        args, recipe_of(args), benchmark=args.benchmark, time_s=args.time, threads=args.threads, page=draws
+    )
     if args.dry_run:
         print("\n".join(current.route.lines()))
         return 0
@@ -38,4 +44,5 @@ def run(args: argparse.Namespace) -> int:
         print(report.json_text(), end="")
     else:
         print_report(report)
+        print(f"page: {page_path(Path(report.artifact.path))}" if draws else f"page: none; to get one, {page.HOW}")
     return 0

@@ -14,6 +14,7 @@ from qm.numerics.affine import (
     storage,
 )
 from qm.numerics.comparison import Comparison, Tally
+from qm.numerics.histogram import activation, histogram
 from qm.numerics.metric import cosine, slice_sqnr_db, sqnr_db, top1_agreement
 from qm.numerics.pack import pack_int4, unpack_int4
 from qm.numerics.range import METHODS, choose_range, expected_error, needs_histogram
@@ -27,6 +28,7 @@ __all__ = [
     "Grid",
     "Stream",
     "Tally",
+    "activation",
     "choose_range",
     "cosine",
     "dequantize",
@@ -35,6 +37,7 @@ __all__ = [
     "fake_quantize",
     "grid_for",
     "grid_for_range",
+    "histogram",
     "limits",
     "needs_histogram",
     "pack_int4",

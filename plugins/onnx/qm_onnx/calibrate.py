@@ -6,19 +6,27 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnxruntime as ort
-from qm_onnx import runtime
-from qm_onnx.model import OnnxModel
 
 from qm.numerics import Stream, needs_histogram
 from qm.plugin import Dataset, Progress, UsageError
+from qm_onnx import runtime
+from qm_onnx.model import OnnxModel
 
 BASIC = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
 
 
 def observe(
-    model: OnnxModel, tensors: Mapping[str, str], data: Dataset, *, method: str, progress: Progress
+    model: OnnxModel,
+    tensors: Mapping[str, str],
+    data: Dataset,
+    *,
+    method: str,
+    histogram: bool = False,
+    progress: Progress,
 ) -> dict[str, Stream]:
     """Statistics of the tensors that hold floats; those of other types are left out. ``tensors`` says whose each is.
+
+    With ``histogram`` values are counted though the method needs no more than the extremes.
 
     Raises:
         UsageError: there are no samples, one does not fit the model, or a tensor holds NaN or infinity.
@@ -27,7 +35,7 @@ def observe(
         raise UsageError("calibration has no samples", hint="Give a few dozen with --data.")
     session = model.session(level=BASIC, extra_outputs=[t for t in tensors if t not in _inputs(model)])
     types = {v.name: v.type for v in [*session.get_inputs(), *session.get_outputs()]}
-    histogram = needs_histogram(method)
+    histogram |= needs_histogram(method)
     streams = {t: Stream(histogram=histogram) for t in tensors if types.get(t) == "tensor(float)"}
     wanted = [t for t in streams if t not in _inputs(model)]
     fed = [t for t in streams if t in _inputs(model)]

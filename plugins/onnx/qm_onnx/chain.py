@@ -1,8 +1,11 @@
 """Which operations between the layers compute in integers too, so that integer kernels follow one another.
 
-An operation between two integer convolutions costs a dequantization and a quantization if it stays in float, and little
-error if it does not; elsewhere its quantization costs error and gains nothing. So ``auto`` takes an operation where all
-that it reads comes from an integer convolution or from another such operation, and something integer reads what it makes.
+An operation between two integer convolutions costs a dequantization and a quantization if it stays in float, and
+little error if it does not (EfficientNet-Lite0, AVX2 kernels, one thread: 7.0 ms against 7.2 ms, 18.3 dB against 18.5
+dB); elsewhere its quantization costs error and gains nothing (PP-OCR's recogniser with its hard swishes in integers,
+ranges=mse: 11.1 dB and 1.47 times the float speed, against 15.8 dB and 1.56 times). So ``auto`` takes an operation
+where all that it reads comes from an integer convolution or from another such operation, and something integer reads
+what it makes.
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ from collections.abc import Iterable
 
 from onnx import NodeProto
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
-from qm_onnx.graph import Scope
-from qm_onnx.site import Site
 
 from qm.plugin import UsageError
+from qm_onnx.graph import Scope
+from qm_onnx.site import KINDS, Site
 
 FUSED = frozenset({"Clip", "Relu"})
 """Activations that vanish into the output range of the layer before."""
@@ -40,8 +43,6 @@ BETWEEN = frozenset(
 
 # Operands of these that are not data: shapes, axes, limits.
 _DATA = {"Concat": None, "Add": 2}
-
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def kinds(text: str) -> frozenset[str] | None:
@@ -68,7 +69,7 @@ def around(scope: Scope, sites: Iterable[Site], asked: frozenset[str] | None) ->
     layers = {s.node.name: s for s in sites}
     fused = _fused(scope, layers)
     if asked is not None:
-        return [n for n in scope.graph.node if n.op_type in asked - LAYERS or n.name in fused]
+        return [n for n in scope.graph.node if n.op_type in asked - KINDS or n.name in fused]
     chosen = _fed(scope, layers, fused)
     readers = chosen | {s.node.name for s in layers.values() if s.scheme.activation_bits == 8}
     nodes = {n.name: n for n in scope.graph.node}

@@ -6,64 +6,21 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
+
+from qm.plugin import Granularity, Notes, PluginError, Scheme
 from qm_onnx import layer, scheme
-from qm_onnx.chain import LAYERS, data_inputs
+from qm_onnx.chain import data_inputs
 from qm_onnx.graph import Scope
 from qm_onnx.layer import Found
 from qm_onnx.safe import is_safe
 from qm_onnx.site import Site
 
-from qm.plugin import Granularity, Notes, Plan, PluginError, Scheme, Unsupported
-
-SCHEMES = frozenset(Scheme.parse(text) for text in ("w8a8", "w8a8t", "w8a16", "w8a16t"))
-
 RATIO = 16.0
-"""A Concat stays in float where its widest input is this many times wider than another: of 8 bits, 4 would be left."""
-
-
-def planned(proto: ModelProto, plan: Plan) -> list[tuple[Found, Scheme]]:
-    """The layers to quantize, in execution order.
-
-    Raises:
-        Unsupported: a scheme, or the kind or place of a layer, is not within static quantization.
-    """
-    wanted = plan.quantized()
-    found = [(f, wanted[f.name]) for f in layer.find(proto) if f.name in wanted]
-    if lacking := sorted(wanted.keys() - {f.name for f, _ in found}):
-        raise Unsupported(f"the plan names the layer {lacking[0]!r}, which the model does not have")
-    for f, asked in found:
-        _check(f, asked)
-    return found
-
-
-def _check(f: Found, asked: Scheme) -> None:
-    stay = f"Leave {f.name!r} in float with a rule."
-    if asked not in SCHEMES:
-        offered = ", ".join(sorted(map(str, SCHEMES)))
-        raise Unsupported(
-            f"onnx.ptq has no scheme {asked}, which layer {f.name!r} should get", hint=f"It has {offered}."
-        )
-    if f.kind not in LAYERS:
-        raise Unsupported(f"onnx.ptq does not quantize {f.kind} layers such as {f.name!r}", hint=stay)
-    if f.scope.parent is not None:
-        raise Unsupported(
-            f"layer {f.name!r} is inside control flow, where static quantization does not reach",
-            hint=f"Use onnx.dynamic, which quantizes such layers. Or: {stay}",
-        )
-    stacked = f.kind == "MatMul" and len(f.weights[0].tensor.dims) > 2
-    if stacked and asked == Scheme.parse("w8a8"):
-        raise Unsupported(
-            f"MatMul {f.name!r} has stacked weights, for which the integer kernel takes one scale",
-            hint=f"Ask for w8a8t for {f.name!r} with a rule, or leave it in float.",
-        )
-    if f.kind == "Gemm" and f.position == 0:
-        raise Unsupported(
-            f"Gemm {f.name!r} has its weights on the left, for which there is no integer kernel", hint=stay
-        )
+"""A Concat stays in float where its widest input is this many times wider than another: 4 of 8 bits would be left."""
 
 
 def mixed(around: Iterable[NodeProto], spans: Mapping[str, float], notes: Notes) -> set[str]:
-    """Names of Concats that join tensors of very different ranges, such as boxes and scores: one scale would erase one."""
+    """Names of Concats that join tensors of very different ranges, such as boxes and scores: one scale erases one."""
     found: set[str] = set()
     for node in around:
         if node.op_type != "Concat":
@@ -107,8 +64,7 @@ def verify(proto: ModelProto, sites: list[Site], *, pair_safe: bool) -> None:
                 f"layer {site.name!r} should be in {site.scheme}, and came out {got or 'missing'}",
                 hint=f"Leave {site.name!r} in float with a rule.",
             )
-        integers = numpy_helper.to_array(f.weights[0].tensor)
-        if pair_safe and not is_safe(site, integers):
+        if pair_safe and not is_safe(site, numpy_helper.to_array(f.weights[0].tensor)):
             raise PluginError("onnx.ptq", f"a pair of weights of layer {site.name!r} can still saturate")
 
 

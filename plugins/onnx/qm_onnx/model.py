@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from qm.plugin import Array, Batch, Layer, Model, Scheme, TensorSpec, Unsupported
+from qm.plugin import Array, Batch, Hazard, Layer, Model, Scheme, TensorSpec, Unsupported
 from qm_onnx import graph, layer, runtime, scheme
 from qm_onnx.normalize import is_quantized as proto_is_quantized
 from qm_onnx.watch import watched
@@ -28,8 +29,7 @@ class OnnxModel(Model):
         self._name = str(source or "model")
         self._layers: tuple[Layer, ...] | None = None
         self._schemes: dict[str, Scheme] | None = None
-        self._plain: ort.InferenceSession | None = None
-        self._watching: tuple[tuple[str, ...], ort.InferenceSession, dict[str, str]] | None = None
+        self._sessions: dict[bool, _Watching] = {}
 
     @property
     def native(self) -> ModelProto:
@@ -71,18 +71,32 @@ class OnnxModel(Model):
         and dequantized where the graph quantizes it there. Halves come as float32. Layers inside control flow cannot be
         watched.
         """
+        return self._run(batch, watch, exact=False)
+
+    def run_exact(self, batch: Batch, watch: Sequence[str] = ()) -> dict[str, Array]:
+        """As ``run``, with int8 weights taken to uint8, whose kernels sum all products in 32 bits."""
+        return self._run(batch, watch, exact=True)
+
+    def hazards(self) -> tuple[Hazard, ...]:
+        from qm_onnx.hazard import hazards  # It knows the kernels' weights by way of this module.
+
+        return hazards(self.proto)
+
+    def _run(self, batch: Batch, watch: Sequence[str], *, exact: bool) -> dict[str, Array]:
         names = [v.name for v in self.proto.graph.output]
+        open_here = self._sessions.setdefault(exact, _Watching())
         if not watch:
-            if self._plain is None:
-                self._plain = self.session()
-            return runtime.run(self._plain, batch, names)
+            if open_here.plain is None:
+                open_here.plain = self._open(self.proto, runtime.options(exact=exact))
+            return runtime.run(open_here.plain, batch, names)
         key = tuple(sorted(set(watch)))
-        if self._watching is None or self._watching[0] != key:
+        if open_here.session is None or open_here.key != key:
             proto, places = watched(self.proto, key)
-            self._watching = (key, self._open(proto, runtime.options()), places)
-        _, session, places = self._watching
-        values = runtime.run(session, batch, list(dict.fromkeys([*names, *places.values()])))
-        return {name: values[name] for name in names} | {name: _floats(values[p]) for name, p in places.items()}
+            open_here.key, open_here.places = key, places
+            open_here.session = self._open(proto, runtime.options(exact=exact))
+        values = runtime.run(open_here.session, batch, list(dict.fromkeys([*names, *open_here.places.values()])))
+        seen = {name: _floats(values[p]) for name, p in open_here.places.items()}
+        return {name: values[name] for name in names} | seen
 
     def session(
         self, *, level: ort.GraphOptimizationLevel = runtime.ALL, extra_outputs: Sequence[str] = ()
@@ -98,6 +112,16 @@ class OnnxModel(Model):
 
     def _open(self, proto: ModelProto, settings: ort.SessionOptions) -> ort.InferenceSession:
         return runtime.open_proto(proto, name=self._name, folder=self.folder, settings=settings)
+
+
+@dataclass
+class _Watching:
+    """Sessions on one kind of kernels: a plain one, and one with the layers of ``key`` as outputs too."""
+
+    plain: ort.InferenceSession | None = None
+    key: tuple[str, ...] = ()
+    session: ort.InferenceSession | None = None
+    places: dict[str, str] = field(default_factory=dict)
 
 
 def _floats(activation: Array) -> Array:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 import onnxruntime as ort
-from onnx import ModelProto, NodeProto, TensorProto, helper, version_converter
+from onnx import IR_VERSION, ModelProto, NodeProto, TensorProto, helper, version_converter
 
 from qm_onnx import graph
 from qm_onnx.runtime import opened, options
@@ -102,7 +102,7 @@ def lower_ir_version(proto: ModelProto, notes: list[str]) -> None:
     """Bring the file format's version down to what the operators need: exporters write the newest by default."""
     needed = helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
     lowest = max(PLAIN_IR_VERSION, needed)
-    if proto.ir_version > lowest:
+    if lowest < proto.ir_version <= IR_VERSION:
         notes.append(f"IR version lowered from {proto.ir_version} to {lowest}, which more runtimes read")
         proto.ir_version = lowest
 

@@ -19,7 +19,7 @@ class PtqOptions(Options):
     """Options of static quantization."""
 
     ranges: Literal["minmax", "percentile", "mse", "entropy"] = Field(
-        default="mse", description="how an activation's range is taken from what calibration saw"
+        default="minmax", description="how an activation's range is taken from what calibration saw"
     )
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="share of values inside the range, for ranges=percentile, in percent"

@@ -19,7 +19,7 @@ def qm_cards() -> Iterator[Card]:
         requires=REQUIRES,
         suffixes={".onnx"},
         gives="onnx",
-        can={Can.LAYERS, Can.RUN, Can.ACTIVATIONS, Can.SCHEMES},
+        can={Can.LAYERS, Can.RUN, Can.ACTIVATIONS, Can.SCHEMES, Can.EXACT},
     )
     yield from _quantizers()
     yield Exporter(

@@ -1,8 +1,8 @@
 """ONNX Runtime's own QDQ writer: handed ranges and weight scales, and tidied up after.
 
-What is tidied: a float operation reads the float tensor where there is one, rather than its rounded copy, and a pair that
-nobody reads is dropped. A product (MatMul, Gemm) can leave its kernel in float, so its result is rounded only for a layer
-that reads it; an integer convolution cannot.
+What is tidied: a float operation reads the float tensor where there is one, rather than its rounded copy, and a pair
+that nobody reads is dropped. A product (MatMul, Gemm) can leave its kernel in float, so its result is rounded only for
+a layer that reads it; an integer convolution cannot.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from onnx import ModelProto, NodeProto
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+from qm.numerics import Grid
+from qm.plugin import PluginError
 from qm_onnx import graph, runtime
 from qm_onnx.graph import Scope
 from qm_onnx.rewrite import prune
 from qm_onnx.site import Site
 from qm_onnx.width import Widths
-
-from qm.numerics import Grid
-from qm.plugin import PluginError
 
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 FLOAT_RESULT = frozenset({"MatMul", "Gemm"})
@@ -72,6 +72,7 @@ def write(draft: Draft) -> ModelProto:
 def _written(draft: Draft, folder: Path) -> ModelProto:
     source = ModelProto()
     source.CopyFrom(draft.proto)
+    graph.sort(source.graph)
     biases = _without_biases(source, {s.node.name for s in draft.sites if not s.is_integer})
     add_pre_process_metadata(source)
     cache, output = folder / "ranges.json", folder / "quantized.onnx"

@@ -36,14 +36,16 @@ ORT_ERRORS = (
 )
 
 
-def options(level: ort.GraphOptimizationLevel = ALL, *, threads: int = 1) -> ort.SessionOptions:
-    """Session options: fixed threads that do not spin, no chatter."""
+def options(level: ort.GraphOptimizationLevel = ALL, *, threads: int = 1, exact: bool = False) -> ort.SessionOptions:
+    """Session options: fixed threads that do not spin, no chatter; ``exact`` for kernels that cannot saturate."""
     settings = ort.SessionOptions()
     settings.graph_optimization_level = level
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 4  # Errors are raised as well; printing them tells them twice.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if exact:
+        settings.add_session_config_entry("session.x64quantprecision", "1")
     return settings
 
 

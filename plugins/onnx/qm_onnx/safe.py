@@ -12,15 +12,15 @@ from collections.abc import Mapping
 
 import numpy as np
 from onnx import NodeProto
-from qm_onnx.graph import integer
-from qm_onnx.site import Site
 
 from qm.numerics import SAFE_SUM, Grid, grid_for, pair_safe_scales, quantize, worst_pair_sum
 from qm.plugin import Array, Notes, Target
+from qm_onnx.graph import integer
+from qm_onnx.site import Site
 
 
 def kernel_rows(site: Site, w: Array) -> Array | None:
-    """The weights as ``(rows, k)``, adjacent columns added in pairs; None where the layer's kernel does not saturate."""
+    """The weights as ``(rows, k)``, adjacent columns added in pairs; None where the kernel does not saturate."""
     kind = site.node.op_type
     if not site.is_integer or w.size == 0:
         return None

@@ -1,7 +1,8 @@
 """Layers with 16-bit activations among layers with 8-bit ones.
 
-ONNX Runtime's writer gives a tensor one type: 16 bits where only 16-bit layers read it. A tensor with readers of both kinds
-is split by an Identity before the writing; afterwards the Identity is taken out, and the 16-bit pair reads the float tensor.
+ONNX Runtime's writer gives a tensor one type: 16 bits where only 16-bit layers read it. A tensor with readers of both
+kinds is split by an Identity before the writing; afterwards the Identity is taken out, and the 16-bit pair reads the
+float tensor.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from onnx import NodeProto, helper
+
 from qm_onnx.graph import Scope
 from qm_onnx.site import Site
 
