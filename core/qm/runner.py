@@ -285,12 +285,6 @@ class Run:
     def _report(self, artifact: Artifact, seen: Audit, speed: Ratio | None) -> Report:
         route, split = self.route, self.split
         final = Artifact(path=route.to, format=artifact.format)
-        whole, calibration = split.whole, split.calibration
-        uses_data = any(
-            leg.found.card.needs_data(s)
-            for leg, plan in zip(route.quantizers, self.plans, strict=True)
-            for s in plan.schemes()
-        )
         return Report(
             created=now(),
             command=self.request.command or self._again(),
@@ -313,22 +307,31 @@ class Run:
             if seen.evaluation
             else None,
             speed=speed,
-            data=None
-            if whole is None or split.judged is None
-            else SamplesUsed(
-                source=str(whole.source),
-                fingerprint=whole.fingerprint,
-                count=len(whole),
-                calibrated=calibration.indices if calibration is not None and uses_data else (),
-                tried=split.tried,
-                judged=split.judged.indices,
-                notes=tuple(whole.notes),
-            ),
+            data=self._samples(),
             error_by_layer=tuple(seen.layers),
             profile_before=self.profile_before,
             profile_after=Profile.of(seen.operations),
             activations=Spread.worst(self.activations),
             environment=environment(self._distributions()),
+        )
+
+    def _samples(self) -> SamplesUsed | None:
+        whole, calibration, judged = self.split.whole, self.split.calibration, self.split.judged
+        if whole is None or judged is None:
+            return None
+        uses_data = any(
+            leg.found.card.needs_data(s)
+            for leg, plan in zip(self.route.quantizers, self.plans, strict=True)
+            for s in plan.schemes()
+        )
+        return SamplesUsed(
+            source=str(whole.source),
+            fingerprint=whole.fingerprint,
+            count=len(whole),
+            calibrated=calibration.indices if calibration is not None and uses_data else (),
+            tried=self.split.tried,
+            judged=judged.indices,
+            notes=tuple(whole.notes),
         )
 
     def _distributions(self) -> set[str]:

@@ -155,7 +155,8 @@ def _circumstances(contest: Contest) -> list[tuple[str, str]]:
     runtimes = "; ".join(dict.fromkeys(found.runtime for found in timed))
     blocks = [round(found.blocks / found.rounds) for found in timed]
     rounds = [found.rounds for found in timed]
-    words = f"{contest.cache} cache, {threads}, {_span(rounds)} processes of {_span(blocks)} blocks each; {runtimes}"
+    processes = "1 process" if max(rounds) == 1 else f"{_span(rounds)} processes"
+    words = f"{contest.cache} cache, {threads}, {processes} of {_span(blocks)} blocks; {runtimes}"
     if contest.noise_floor is not None:
         words += f"; A/A noise floor ±{100 * contest.noise_floor:.1f} %; speed is against {contest.timed_against}"
     busy = "; the machine is busy" if contest.threads == 1 and min(found.cpu_share for found in timed) < BUSY else ""

@@ -98,11 +98,15 @@ def ranked(facts: Facts) -> tuple[Cause, ...]:
 
 
 def recommended(facts: Facts) -> Recipe | None:
-    """The recipe to go on with: safe scales, and the layers of the list in float; else the best single remedy."""
+    """The recipe to go on with: safe scales, and the layers of the list in float; else the best single remedy.
+
+    A list of more than half the layers is no remedy.
+    """
     listed = facts.exclusion.layers if facts.exclusion is not None else None
-    if facts.base is not None and listed is not None:
+    if facts.base is not None and listed is not None and 2 * len(listed) <= len(facts.pair.layers):
         return without(facts.base, listed) if listed else facts.base
-    best = max((r for r in facts.remedies if (r.gain_db or 0) > WORTH_DB), key=lambda r: r.gain_db or 0, default=None)
+    others = (r for r in facts.remedies if r.name != "excluded" and (r.gain_db or 0.0) > WORTH_DB)
+    best = max(others, key=lambda r: r.gain_db or 0.0, default=None)
     return best.recipe if best is not None else facts.base
 
 
@@ -191,17 +195,23 @@ def _layers(facts: Facts) -> Cause | None:
     return _blamed(facts, names, share)
 
 
+def _takes(exclusion: Exclusion | None) -> str:
+    """What the list of layers brings, as a clause."""
+    if exclusion is None or not exclusion.layers:
+        return ""
+    if len(exclusion.layers) > FEW:
+        return f"; it takes {len(exclusion.layers)} in float to reach {_db(exclusion.goal_db)}"
+    return f"; with {some(exclusion.layers)} in float the artifact has {_db(exclusion.sqnr_db)}"
+
+
 def _spread(facts: Facts, worst: LayerError) -> Cause:
     """No layer stands out."""
-    takes = ""
-    if facts.exclusion is not None and facts.exclusion.layers:
-        takes = f"; it takes {len(facts.exclusion.layers)} in float to reach {_db(facts.exclusion.goal_db)}"
     recipe = recommended(facts)
     return Cause(
         about="worse",
         name="spread",
         sentence=f"The error is spread over the layers: the worst, {worst.layer!r}, makes "
-        f"{worst.share or 0.0:.0%} of it{takes}.",
+        f"{worst.share or 0.0:.0%} of it{_takes(facts.exclusion)}.",
         layers=(worst.layer,),
         next=facts.question.run(recipe, recommended=True) if recipe is not None else "",
     )
@@ -215,16 +225,14 @@ def _blamed(facts: Facts, names: tuple[str, ...], share: float | None) -> Cause:
         if share is not None
         else f"carr{'ies' if one else 'y'} the error"
     )
-    left = ""
     gain = None
     if exclusion is not None and exclusion.layers and exclusion.sqnr_db is not None:
-        left = f"; with {some(exclusion.layers)} in float the artifact has {exclusion.sqnr_db:.1f} dB"
         gain = round(exclusion.sqnr_db - facts.sqnr_db, 2)
     recipe = recommended(facts)
     return Cause(
         about="worse",
         name="layers",
-        sentence=f"{'Layer' if one else 'Layers'} {some(names)} {part}{left}.",
+        sentence=f"{'Layer' if one else 'Layers'} {some(names)} {part}{_takes(exclusion)}.",
         layers=names,
         gain_db=gain,
         next=facts.question.run(recipe, recommended=True) if recipe is not None else "",
