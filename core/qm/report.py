@@ -69,6 +69,7 @@ class Samples(Strict):
     count: int
     calibrated: tuple[int, ...] = ()
     tried: tuple[int, ...] = ()
+    seen: tuple[str, ...] = Field(default=(), description="digests of the samples that calibrated or were tried on")
     judged: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -324,12 +324,15 @@ class Run:
             for leg, plan in zip(self.route.quantizers, self.plans, strict=True)
             for s in plan.schemes()
         )
+        calibrated = calibration.indices if calibration is not None and uses_data else ()
+        used = {*calibrated, *self.split.tried}
         return SamplesUsed(
             source=str(whole.source),
             fingerprint=whole.fingerprint,
             count=len(whole),
-            calibrated=calibration.indices if calibration is not None and uses_data else (),
+            calibrated=calibrated,
             tried=self.split.tried,
+            seen=tuple(d for i, d in zip(whole.indices, whole.digests, strict=True) if i in used),
             judged=judged.indices,
             notes=tuple(whole.notes),
         )

@@ -11,6 +11,7 @@ import qm
 from qm import clock
 from qm.bench import BenchmarkReport
 from qm.contender import gzip_nbytes
+from qm.data import open_data
 from qm.errors import UsageError
 from qm.eviction import Eviction, last_level_bytes
 from qm.types import Artifact
@@ -73,7 +74,8 @@ def test_a_metric_of_the_users_own_is_reported_of_both(net, small, data):
 
 def test_data_of_which_nothing_is_left_to_judge_on_are_refused(net, small, data, tmp_path):
     used = json.loads(Path(f"{small}.report.json").read_text())
-    used["data"]["calibrated"] = list(range(80))
+    inputs = qm.load(net).inputs()
+    used["data"]["seen"] = list(open_data(str(data), inputs).digests)
     Path(f"{small}.report.json").write_text(json.dumps(used))
     with pytest.raises(UsageError, match="every sample of the data was used"):
         qm.benchmark(small, baseline=net, data=data, time_s=0.1)

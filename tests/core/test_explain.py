@@ -125,6 +125,14 @@ def test_an_artifact_that_was_damaged_is_told_from_what_its_recipe_gives(net: Pa
     assert "the artifact was changed after its report was written" in found.notes
 
 
+def test_made_up_inputs_do_not_tell_that_an_artifact_was_changed(net: Path, tmp_path: Path) -> None:
+    far = tmp_path / "far.npz"
+    np.savez(far, x=np.random.default_rng(0).normal(scale=0.02, size=(80, 16)).astype(np.float32))
+    found = explained(made(net, far), net, None)
+    assert next(r for r in found.remedies if r.name == "again").gain_db > 3
+    assert "changed" not in [cause.name for cause in found.causes]
+
+
 def test_without_a_report_the_recipe_is_guessed_from_the_schemes(net: Path, data: Path) -> None:
     artifact = made(net, data, "w4")
     report_path(artifact).unlink()

@@ -159,3 +159,13 @@ def test_a_file_that_got_bigger_is_not_called_smaller(net, tmp_path):
     assert report.size.after >= report.size.before
     assert size.seen.startswith("not smaller")
     assert size.level == "warning"
+
+
+def test_samples_that_made_the_artifact_are_known_again_in_another_file(net, data, tmp_path):
+    qm.quantize(net, ["toy.round"], data=data, samples=30, to=tmp_path / "out.toy")
+    with np.load(data) as arrays:
+        kept = {name: values[::-1][:60] for name, values in arrays.items()}
+    np.savez(tmp_path / "other.npz", **kept)
+    found = qm.benchmark(tmp_path / "out.toy", baseline=net, data=tmp_path / "other.npz", time_s=1)
+    used = qm.Report.read(tmp_path / "out.toy.report.json").data.calibrated
+    assert found.samples == 60 - sum(index >= 20 for index in used)

@@ -111,7 +111,7 @@ def _exclusion(e: Explanation) -> Iterator[str]:
 
 def _causes(e: Explanation) -> Iterator[Text]:
     if not e.causes:
-        yield Text("causes: nothing stands out; the error is spread over the layers", style="bold")
+        yield Text("causes: nothing stands out", style="bold")
     for number, cause in enumerate(e.causes, 1):
         yield Text.assemble((f"{number}. {cause.about}: ", "bold"), cause.sentence)
         if len(cause.layers) > 1:

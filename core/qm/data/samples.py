@@ -16,6 +16,7 @@ from qm.data.source import Source
 from qm.errors import UsageError
 from qm.types import Array, Batch, Dataset, TensorSpec
 
+DIGITS = 20
 BRIGHT = 128
 """Whole numbers that reach this look like pixels; counts and smaller codes seldom do."""
 
@@ -56,11 +57,16 @@ class Samples:
         return None if self._labels is None else self._labels[list(self.indices)]
 
     @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """A short digest of each sample as it lies in its source, by which it is known again in another set."""
+        return tuple(part.hex()[:DIGITS] for part in self._source.digests(self.indices))
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of samples and labels as they lie in their source, and of the model's inputs, in hexadecimal."""
         total = hashlib.sha256("; ".join(map(str, self._fit.inputs)).encode())
-        for part in self._source.digests(self.indices):
-            total.update(part)
+        for part in self.digests:
+            total.update(part.encode())
         if (labels := self.labels) is not None:
             total.update(labels.tobytes())
         return total.hexdigest()

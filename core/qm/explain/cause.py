@@ -76,6 +76,7 @@ class Facts:
     remedies: Sequence[Remedy]
     exclusion: Exclusion | None
     base: Recipe | None
+    synthetic: bool
 
     def remedy(self, name: str) -> Remedy | None:
         """The best of those tried of a kind."""
@@ -145,7 +146,8 @@ def _saturation(facts: Facts) -> Cause | None:
 
 def _changed(facts: Facts) -> Cause | None:
     again = facts.remedy("again")
-    if again is None or not (again.gain_db or 0.0) >= CHANGED_DB:
+    # Ranges from real samples do not suit made-up inputs: nothing follows from new ones that do.
+    if facts.synthetic or again is None or not (again.gain_db or 0.0) >= CHANGED_DB:
         return None
     worst = max(facts.errors, key=_added, default=None)
     if facts.pair.report is None:

@@ -84,7 +84,7 @@ class _Inquiry:
         if asked.tries:
             self._try(pair, evidence, errors, saturated)
         rows = self._rows(errors, pair)
-        facts = self._facts(pair, errors, rows, saturated, timing, speed)
+        facts = self._facts(pair, evidence, errors, rows, saturated, timing, speed)
         return Explanation(
             artifact=_file(asked.artifact, pair.after.loader.card.gives),
             baseline=_file(asked.baseline, pair.before.loader.card.gives),
@@ -107,6 +107,7 @@ class _Inquiry:
     def _facts(
         self,
         pair: Pair,
+        evidence: Evidence,
         errors: error.Errors,
         rows: tuple[LayerError, ...],
         saturated: Saturation | None,
@@ -125,6 +126,7 @@ class _Inquiry:
             remedies=self.remedies,
             exclusion=self.exclusion,
             base=self.base,
+            synthetic=evidence.synthetic,
         )
 
     def _times(self, evidence: Evidence) -> tuple[Timing | None, Ratio | None]:

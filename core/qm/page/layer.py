@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -88,7 +89,7 @@ def _dot(axes: Axes, row: Row, top: float, *, worst: bool) -> None:
     value, marker = (top, "^") if row.sqnr_db is None else (row.sqnr_db, "o")
     axes.plot([row.number], [value], marker, color=colour, markersize=5)
     if worst:
-        below = {"xytext": (0, -15), "textcoords": "offset points", "ha": "center", "fontsize": 11}
+        below: dict[str, Any] = {"xytext": (0, -15), "textcoords": "offset points", "ha": "center", "fontsize": 11}
         axes.annotate(str(row.number), (row.number, value), **below)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -94,7 +95,7 @@ def _fill(axes: Axes, panel: Panel, ys: Sequence[Point], best: Sequence[int], or
             [panel.original], [original], "s", markerfacecolor=PAPER, markeredgecolor=BEFORE, markersize=8, zorder=1
         )
         side = -7 if panel.original > sum(axes.get_xlim()) / 2 else 7
-        at = {"textcoords": "offset points", "ha": "right" if side < 0 else "left", "fontsize": 11}
+        at: dict[str, Any] = {"textcoords": "offset points", "ha": "right" if side < 0 else "left", "fontsize": 11}
         axes.annotate("original", (panel.original, original), xytext=(side, -15), **at)
     axes.margins(x=0.18, y=0.16)
     axes.locator_params(nbins=6)
