@@ -254,6 +254,15 @@ def check_kernels(seen: Audit, evidence: Evidence, worker: Worker) -> None:
             layer=_some(narrow),
             todo="Leave these layers in float, or take a weight-only scheme.",
         )
+    taken = [m.layer for m in seen.operations if m.integer and m.layer and evidence.plan[m.layer].is_float]
+    if taken:
+        seen.add(
+            "kernels",
+            Level.WARNING,
+            f"the runtime multiplies integers in {len(taken)} layers that are in float in the file",
+            layer=_some(taken),
+            todo="Quantize these layers too, or leave their neighbours in float.",
+        )
     if wide:
         seen.add(
             "kernels",

@@ -21,12 +21,25 @@ from PIL import Image
 
 import qm.target
 from qm.numerics import sqnr_db
-from qm.plugin import Array, Batch, LoadJob, Notes, Plan, QuantizeJob, Scheme, Unsupported, UsageError
+from qm.plugin import (
+    Array,
+    Artifact,
+    Batch,
+    BenchmarkJob,
+    LoadJob,
+    Notes,
+    Plan,
+    QuantizeJob,
+    Scheme,
+    Unsupported,
+    UsageError,
+)
 from qm_onnx.load import load
 from qm_onnx.model import OnnxModel
 from qm_onnx.normalize import normalize
 from qm_onnx.option import PtqOptions
 from qm_onnx.ptq import quantize
+from qm_onnx.session import open_session
 
 Build = Callable[..., ModelProto]
 VNNI = qm.target.find("x86-vnni")
@@ -512,3 +525,24 @@ def _benchmark(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("activation", ["", "Relu"])
+def test_the_runtime_leaves_a_float_layer_between_integer_ones_in_float(
+    build: Build, tmp_path: Path, activation: str
+) -> None:
+    first = node("Conv", "x v", "a", pads=[1] * 4)
+    between = [node("Relu", "a", "b"), node("Conv", "b w", "c", pads=[1] * 4), node("Relu", "c", "d")]
+    plain = [node("Conv", "a w", "d", pads=[1] * 4)]
+    last = node("Conv", "d u", "y", pads=[1] * 4)
+    nodes = [first, *(between if activation else plain), last]
+    weights = {name: normal(8, 8, 3, 3, seed=i) for i, name in enumerate("vwu")}
+    model = OnnxModel(normalize(build(nodes, weights, inputs={"x": [1, 8, 12, 12]}))[0])
+    middle = model.layers()[1].name
+    made = run(model, {layer.name: "w8a8" for layer in model.layers() if layer.name != middle})
+    path = tmp_path / "made.onnx"
+    onnx.save(made.native, path)
+    session = open_session(BenchmarkJob(artifact=Artifact(path=path, format="onnx")))
+    operations = session.profile({"x": normal(1, 8, 12, 12)})
+    ran = {op.layer: op.integer for op in operations if op.layer and op.integer is not None}
+    assert ran == {layer.name: layer.name != middle for layer in model.layers()}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, helper
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
@@ -31,6 +31,8 @@ from qm_onnx.site import Site
 from qm_onnx.width import Widths
 
 PAIR = ("QuantizeLinear", "DequantizeLinear")
+QUANTIZED_BEHIND = frozenset({"Conv", "ConvTranspose", "Gemm"})
+"""Kinds of layers that ONNX Runtime quantizes by itself where they stand between integer ones."""
 FLOAT_RESULT = frozenset({"MatMul", "Gemm"})
 
 
@@ -65,6 +67,7 @@ def write(draft: Draft) -> ModelProto:
             raise PluginError("onnx.ptq", f"ONNX Runtime's QDQ writer failed: {e!r}") from e
     _close_seams(proto, draft.widths)
     _tidy(proto, draft, before)
+    _shield(proto, draft)
     _restore(proto, draft.proto)
     return proto
 
@@ -152,6 +155,22 @@ def _tidy(proto: ModelProto, draft: Draft, before: Mapping[str, str]) -> None:
         for after in scope.consumers.get(pair.output[0], []):
             _bypass(proto, scope, after, source, made, draft.nodes)
     prune(proto.graph)
+
+
+def _shield(proto: ModelProto, draft: Draft) -> None:
+    """Keep layers in float that stand between integer ones.
+
+    ONNX Runtime's optimizer WeightBiasQuantization turns the weights of such a layer into integers with one scale,
+    whatever the file says. It looks for a layer right behind a DequantizeLinear, so a Max of one operand, which is its
+    operand, is put in between.
+    """
+    scope = Scope(proto.graph)
+    for node in [n for n in proto.graph.node if n.op_type in QUANTIZED_BEHIND and n.name not in draft.nodes]:
+        made = scope.producer(node.input[0])
+        if made is not None and made.op_type == PAIR[1]:
+            shielded = f"{node.input[0]}/{node.name}/float"
+            proto.graph.node.append(helper.make_node("Max", [node.input[0]], [shielded], name=shielded))
+            node.input[0] = shielded
 
 
 def _needs_integers(made: NodeProto, source: str, draft: Draft, floats: set[str], before: Mapping[str, str]) -> bool:
