@@ -206,16 +206,25 @@ def _takes(exclusion: Exclusion | None) -> str:
     return f"; with {some(exclusion.layers)} in float the artifact has {_db(exclusion.sqnr_db)}"
 
 
+def _onward(facts: Facts) -> str:
+    """The command for what is recommended, where that is not what the artifact is already."""
+    recipe = recommended(facts)
+    if recipe is None:
+        return ""
+    if recipe == facts.pair.recipe:
+        return "Nothing that was tried is worth what it costs: keep the artifact, or ask for less with --goal."
+    return facts.question.run(recipe, recommended=True)
+
+
 def _spread(facts: Facts, worst: LayerError) -> Cause:
     """No layer stands out."""
-    recipe = recommended(facts)
     return Cause(
         about="worse",
         name="spread",
         sentence=f"The error is spread over the layers: the worst, {worst.layer!r}, makes "
         f"{worst.share or 0.0:.0%} of it{_takes(facts.exclusion)}.",
         layers=(worst.layer,),
-        next=facts.question.run(recipe, recommended=True) if recipe is not None else "",
+        next=_onward(facts),
     )
 
 
@@ -230,14 +239,13 @@ def _blamed(facts: Facts, names: tuple[str, ...], share: float | None) -> Cause:
     gain = None
     if exclusion is not None and exclusion.layers and exclusion.sqnr_db is not None:
         gain = round(exclusion.sqnr_db - facts.sqnr_db, 2)
-    recipe = recommended(facts)
     return Cause(
         about="worse",
         name="layers",
         sentence=f"{'Layer' if one else 'Layers'} {some(names)} {part}{_takes(exclusion)}.",
         layers=names,
         gain_db=gain,
-        next=facts.question.run(recipe, recommended=True) if recipe is not None else "",
+        next=_onward(facts),
     )
 
 
