@@ -30,16 +30,16 @@ Publish = Callable[..., None]
 
 
 @pytest.fixture
-def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publish]:
+def publish(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publish]:
     """Install a distribution with a plugin of one module: ``publish("acme", code)``; it is gone after the test."""
     made: list[str] = []
 
     def install(name: str, code: str, *, distribution: str = "", version: str = "1.0", module: str = "") -> None:
         distribution = distribution or f"qm-{name}"
         module = module or f"plugin_{distribution.replace('-', '_')}"
-        place = tmp_path / f"site-{distribution}"
+        place = tmp_path_factory.mktemp("site")
         info = place / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        info.mkdir(parents=True)
+        info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
         (info / "entry_points.txt").write_text(f"[qm.v1]\n{name} = {module}\n")
         (place / f"{module}.py").write_text(textwrap.dedent(code))
