@@ -191,7 +191,7 @@ class Run:
             activations=self.activations,
         )
         with written(route.to, force=self.request.force) as temporary:
-            artifact = export_model(self.catalog.manager, route.exporter, quantized, temporary)
+            artifact = export_model(self.catalog.manager, route.exporter, quantized, temporary, named=route.to)
             seen = self._audit(artifact)
             speed = self._race(artifact, seen)
             report = self._report(artifact, seen, speed)

@@ -87,13 +87,19 @@ def _quantized(manager: Manager, leg: QuantizeLeg, job: QuantizeJob) -> Model:
     return model
 
 
-def export_model(manager: Manager, found: Found[Exporter], model: Model, to: Path) -> Artifact:
-    """Write the model to a temporary path; whoever calls renames it (``qm.file.written``)."""
+def export_model(
+    manager: Manager, found: Found[Exporter], model: Model, to: Path, *, named: Path | None = None
+) -> Artifact:
+    """Write the model to a temporary path; whoever calls renames it (``qm.file.written``) to ``named``.
+
+    Raises:
+        UsageError: the disk is full, or forbids it; the sentence has the name that the user knows.
+    """
     job: ExportJob = ExportJob(model=model, path=to, options=found.options({}))
 
     def write() -> Artifact:
         # Inside the step: a full disk is the user's matter, and must not be blamed on the plugin.
-        with disk_errors(to):
+        with disk_errors(named or to):
             artifact: Artifact = found.card.implementation()(job)
             return artifact
 

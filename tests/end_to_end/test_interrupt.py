@@ -117,6 +117,6 @@ def test_a_full_disk_is_a_sentence_and_leaves_no_file(folder):
     process = start(folder, "quantize", "net.toy", "-p", "toy.round", "--to", "out.toy", preexec_fn=limit)
     _, err = process.communicate(timeout=60)
     assert process.returncode == QmError.exit_code, err
-    assert "no space left to write" in err
+    assert "no space left to write 'out.toy'" in err
     assert "Traceback" not in err
     assert {p.name for p in folder.iterdir()} == before
