@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qm.api import benchmark, compare, load, plan, quantize
+    from qm.api import benchmark, compare, explain, load, plan, quantize
     from qm.errors import AuditFailed, PluginError, QmError, UsageError
     from qm.plugin import Plan
     from qm.recipe import Recipe, Rule, Stage
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "benchmark": "qm.api",
     "compare": "qm.api",
+    "explain": "qm.api",
     "load": "qm.api",
     "plan": "qm.api",
     "quantize": "qm.api",
@@ -51,6 +52,7 @@ __all__ = [
     "UsageError",
     "benchmark",
     "compare",
+    "explain",
     "load",
     "plan",
     "quantize",

@@ -13,6 +13,8 @@ from qm.bench import BenchmarkReport
 from qm.catalog import Catalog
 from qm.contender import Terms
 from qm.contest import Contest
+from qm.diagnosis import Explanation, Question
+from qm.diagnosis import explain as answer
 from qm.errors import UsageError
 from qm.manager import Manager
 from qm.meet import Watch
@@ -194,6 +196,45 @@ def compare(
         progress=progress or Silent(),
         watch=watch,
     )
+
+
+def explain(
+    artifact: str | Path,
+    baseline: str | Path,
+    *,
+    data: Any = None,
+    samples: int | None = None,
+    goal_db: float | None = None,
+    tries: bool = True,
+    times: bool = True,
+    time_s: float = 120.0,
+    threads: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
+    manager: Manager | None = None,
+) -> Explanation:
+    """Why an artifact is slower or worse than the model it was made of, and what mends it.
+
+    ``goal_db`` is the SQNR to bring it to, in dB; ``tries`` asks for remedies to be tried, ``times`` for speed too.
+
+    Raises:
+        UsageError: a file is missing, the two do not belong together, or the data do not fit.
+        Unsupported: one of them does not run.
+        PluginError: a runtime failed.
+    """
+    question = Question(
+        artifact=_existing(artifact),
+        baseline=_existing(baseline),
+        data=data,
+        samples=samples,
+        time_s=time_s,
+        goal_db=goal_db,
+        tries=tries,
+        times=times,
+        threads=threads,
+        seed=seed,
+    )
+    return answer(question, catalog=Catalog(manager), progress=progress)
 
 
 def _loss(max_drop: float | None, metric: object) -> float | None:

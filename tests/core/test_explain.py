@@ -13,8 +13,8 @@ import pytest
 import qm
 import qm_toy
 from qm.__main__ import main
+from qm.diagnosis import Explanation, Question, explain
 from qm.errors import UsageError
-from qm.explain import Explanation, Question, explain
 from qm.plugin import ExportJob, LoadJob
 from qm.report import report_path
 from qm_toy.model import Dense, ToyModel
@@ -246,3 +246,9 @@ def test_a_goal_that_is_no_number_is_refused(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         main(["explain", "a.toy", "--baseline", "b.toy", "--goal", "high"])
     assert "'high' is not an error such as 20dB" in capsys.readouterr().err
+
+
+def test_the_api_has_the_commands_word(net, data, tmp_path):
+    qm.quantize(net, ["toy.round"], scheme="w4", data=data, to=tmp_path / "out.toy")
+    found = qm.explain(tmp_path / "out.toy", net, data=data, tries=False, times=False)
+    assert {row.layer for row in found.errors} == {"first", "second", "head"}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from qm.explain.narrowing import narrowed
+from qm.diagnosis.narrowing import narrowed
 
 
 def searched(ranked: Iterable[int], needed: set[int]) -> tuple[tuple[int, ...], int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from qm.explain.cause import lost_float
-from qm.explain.operation import is_border, lined_up
-from qm.explain.slowness import slower
+from qm.diagnosis.cause import lost_float
+from qm.diagnosis.operation import is_border, lined_up
+from qm.diagnosis.slowness import slower
 from qm.plugin import OpTime, Scheme
 
 BEFORE = [

@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import qm
 import qm.target
-from qm.explain import Explanation, Question, explain
+from qm.diagnosis import Explanation, Question, explain
 from qm.numerics import SAFE_SUM
 from qm.plugin import LoadJob
 from qm_onnx.load import load

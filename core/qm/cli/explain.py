@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code."""
     from qm.cli.screen import write
     from qm.cli.show_explanation import print_explanation
-    from qm.explain import Question, explain
+    from qm.diagnosis import Question, explain
     from qm.file import refuse_overwrite
     from qm.progress import Bars
 

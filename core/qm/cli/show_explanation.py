@@ -10,14 +10,14 @@ from rich.text import Text
 
 from qm.cli.screen import show, table
 from qm.cli.show_report import size
-from qm.explain.pair import some
+from qm.diagnosis.pair import some
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from qm.explain import Explanation
-    from qm.explain.explanation import LayerError, Timing
+    from qm.diagnosis import Explanation
+    from qm.diagnosis.explanation import LayerError, Timing
 
 SHOWN = 10
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qm.explain.explanation import Cause, Exclusion, LayerError, Remedy, Saturation, Timing
-from qm.explain.pair import Pair, counted, some
-from qm.explain.remedy import without
-from qm.explain.slowness import slower
+from qm.diagnosis.explanation import Cause, Exclusion, LayerError, Remedy, Saturation, Timing
+from qm.diagnosis.pair import Pair, counted, some
+from qm.diagnosis.remedy import without
+from qm.diagnosis.slowness import slower
 from qm.measurement import Ratio
 from qm.plugin import Recipe, Scheme
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from qm import target as targets
-from qm.explain.explanation import Cause, LayerTime, Timing
-from qm.explain.pair import counted, some
+from qm.diagnosis.explanation import Cause, LayerTime, Timing
+from qm.diagnosis.pair import counted, some
 from qm.measurement import Ratio
 from qm.scheme import Activations, Scheme
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from qm.catalog import Catalog
 from qm.contender import race, runnable
+from qm.diagnosis.explanation import KindTime, LayerTime, Timing
 from qm.errors import QmError
-from qm.explain.explanation import KindTime, LayerTime, Timing
 from qm.measurement import Ratio
 from qm.plugin import Batch, Can, Notes, OpTime, Progress
 from qm.worker import Worker

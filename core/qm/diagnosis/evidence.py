@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qm.data import Samples, open_data
+from qm.diagnosis.pair import Pair
 from qm.errors import UsageError
-from qm.explain.pair import Pair
 from qm.plugin import Batch, Dataset, Notes
 from qm.recipe import Recipe
 from qm.split import Batches, divided, made_up

@@ -13,11 +13,11 @@ from time import monotonic, perf_counter
 from typing import Any, Literal
 
 from qm.catalog import Catalog
+from qm.diagnosis.evidence import Evidence
+from qm.diagnosis.explanation import Remedy, Speed
+from qm.diagnosis.pair import Pair, route_of
 from qm.errors import QmError
 from qm.evaluation import matched
-from qm.explain.evidence import Evidence
-from qm.explain.explanation import Remedy, Speed
-from qm.explain.pair import Pair, route_of
 from qm.journal import Journal
 from qm.layout import merged, work_out
 from qm.numerics import Comparison

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from qm.diagnosis.explanation import LayerError, Saturating, Saturation
+from qm.diagnosis.pair import Pair, watchable
 from qm.errors import QmError, Unsupported
 from qm.evaluation import matched
-from qm.explain.explanation import LayerError, Saturating, Saturation
-from qm.explain.pair import Pair, watchable
 from qm.numerics import Comparison
 from qm.plugin import Batch, Can, Notes, Progress
 from qm.report import rounded

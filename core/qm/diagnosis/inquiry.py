@@ -11,13 +11,13 @@ from time import monotonic
 from typing import Any, Literal
 
 from qm.catalog import Catalog
+from qm.diagnosis import cause, error, operation, remedy
+from qm.diagnosis.evidence import Evidence, gathered
+from qm.diagnosis.explanation import Exclusion, Explanation, LayerError, Remedy, Saturation, Timing
+from qm.diagnosis.narrowing import narrowed
+from qm.diagnosis.pair import Pair, open_pair, some, units
+from qm.diagnosis.trial import Late, Trials
 from qm.errors import UsageError
-from qm.explain import cause, error, operation, remedy
-from qm.explain.evidence import Evidence, gathered
-from qm.explain.explanation import Exclusion, Explanation, LayerError, Remedy, Saturation, Timing
-from qm.explain.narrowing import narrowed
-from qm.explain.pair import Pair, open_pair, some, units
-from qm.explain.trial import Late, Trials
 from qm.file import sha256
 from qm.journal import Journal
 from qm.measurement import Ratio

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Literal, get_args, get_origin
 
 from qm import target as targets
+from qm.diagnosis.trial import Trials
 from qm.errors import QmError
-from qm.explain.trial import Trials
 from qm.plugin import Granularity, Recipe, Rule, Scheme
 
 Candidate = tuple[str, str, Recipe]
