@@ -112,8 +112,10 @@ def _exclusion(e: Explanation) -> Iterator[str]:
 def _causes(e: Explanation) -> Iterator[Text]:
     if not e.causes:
         yield Text("causes: nothing stands out", style="bold")
+    is_faster = e.speed is not None and e.speed.answer == "faster"
     for number, cause in enumerate(e.causes, 1):
-        yield Text.assemble((f"{number}. {cause.about}: ", "bold"), cause.sentence)
+        about = "not faster still" if cause.about == "slower" and is_faster else cause.about
+        yield Text.assemble((f"{number}. {about}: ", "bold"), cause.sentence)
         if len(cause.layers) > 1:
             yield Text(f"   layers: {some(cause.layers)}", style="dim")
         if cause.next:
