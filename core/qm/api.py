@@ -22,7 +22,8 @@ from qm.metric import find_metric
 from qm.plugin import Model, Progress, Silent
 from qm.recipe import Recipe, Rule, Stage
 from qm.report import Report
-from qm.runner import Request, Run
+from qm.request import Request
+from qm.runner import Run
 from qm.step import load_model
 from qm.strict import complaint
 from qm.types import Cache

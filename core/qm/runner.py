@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,30 +24,12 @@ from qm.measurement import Ratio
 from qm.plugin import Activation, Artifact, Can, Card, Model, Notes, Plan, PlanJob, Progress, Recipe, Rule, Silent, Step
 from qm.report import File, Finding, Level, Profile, Report, Size, Spread, environment, now, page_path, report_path
 from qm.report import Samples as SamplesUsed
+from qm.request import Request
 from qm.route import Route, find_route
 from qm.scheme import Scheme
 from qm.split import Split, divided, made_up
 from qm.step import export_model, load_model, quantize_model
 from qm.workbench import Workbench
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is asked of a run. ``data`` is whatever ``qm.data.open_data`` takes; ``time_s`` bounds the benchmark.
-
-    ``page`` asks for the report as a page to look at too.
-    """
-
-    model: Path
-    recipe: Recipe
-    data: Any = None
-    to: Path | None = None
-    force: bool = False
-    benchmark: bool = False
-    threads: int = 1
-    time_s: float = 20.0
-    command: str = ""
-    page: bool = False
 
 
 @dataclass
@@ -231,7 +212,7 @@ class Run:
             target=route.target,
             host=targets.host(),
             synthetic=split.synthetic,
-            again=self._again(),
+            again=self.request.again(),
             wider=self._wider(),
             doubt=None if split.whole is None else suspicion(split.whole, self.model.inputs()),
         )
@@ -249,14 +230,6 @@ class Run:
         offered = (Scheme.parse(text) for text in leg.found.card.schemes)
         wider = [s for s in offered if _bits(s) > _bits(leg.default) and s.granularity == leg.default.granularity]
         return min(wider, key=_bits, default=None)
-
-    def _again(self) -> str:
-        words = ["qm", "quantize", str(self.request.model)]
-        for stage in self.request.recipe.stages:
-            words += ["-p", stage.plugin, *(f"-o{name}={value}" for name, value in stage.options.items())]
-        if isinstance(self.request.data, str | Path):
-            words += ["--data", str(self.request.data)]
-        return shlex.join(words)
 
     def _float(self) -> Artifact:
         return Artifact(path=self.request.model, format=self.route.loader.card.gives)
@@ -287,7 +260,7 @@ class Run:
         final = Artifact(path=route.to, format=artifact.format)
         return Report(
             created=now(),
-            command=self.request.command or self._again(),
+            command=self.request.command or self.request.again(),
             model=File.of(self._float()),
             artifact=File.of(artifact).model_copy(update={"path": str(final.path)}),
             accepted=not seen.broken,

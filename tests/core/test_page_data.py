@@ -143,7 +143,8 @@ def test_watching_is_left_out_where_the_artifact_cannot_be_watched(net, data, tm
     )
     from qm.catalog import Catalog
     from qm.recipe import Recipe, Stage
-    from qm.runner import Request, Run
+    from qm.request import Request
+    from qm.runner import Run
 
     catalog = Catalog()
     catalog.manager.activate(("acme",))

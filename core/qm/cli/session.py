@@ -11,7 +11,8 @@ from typing import Any
 from qm.catalog import Catalog
 from qm.progress import Bars
 from qm.recipe import Recipe
-from qm.runner import Request, Run
+from qm.request import Request
+from qm.runner import Run
 
 
 def run_of(args: argparse.Namespace, recipe: Recipe, **more: Any) -> Run:
