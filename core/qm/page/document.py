@@ -47,7 +47,8 @@ def _single(entry: Entry) -> Html:
 def _head(words: str, report: Report) -> Html:
     state = ("ok", "accepted") if report.accepted else ("broken", "rejected")
     methods = ", ".join(stage.plugin for stage in report.recipe.stages)
-    from_what = f" from {report.model.path} by {methods}, {report.created[:10]}"
+    kept = "" if report.accepted else ", kept with .rejected at the end of its name,"
+    from_what = f"{kept} from {report.model.path} by {methods}, {report.created[:10]}"
     return tag(
         "header",
         tag("h1", words),
