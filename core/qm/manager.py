@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -173,11 +173,6 @@ class Manager:
         if not isinstance(result, returns):
             raise PluginError(step.plugin, f"{verb} returned {type(result).__name__}, not {returns.__name__}")
         return result
-
-    def trace(self, write: Callable[[str], Any]) -> None:
-        """Pass a line for every hook call to ``write``."""
-        self._pluggy.trace.root.setwriter(write)
-        self._pluggy.enable_tracing()
 
 
 def _offer(point: importlib.metadata.EntryPoint) -> Offer:

@@ -19,7 +19,7 @@ named in the distribution's metadata, where the entry point's name becomes the n
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -324,6 +324,3 @@ class Step(Generic[J, R]):
     plugin: str
     job: J
     call: Callable[[], R]
-
-
-CardMap = Mapping[str, Card]
