@@ -15,8 +15,8 @@ from qm.types import Layer
 def work_out(recipe: Recipe, layers: Sequence[Layer], legs: Sequence[QuantizeLeg]) -> tuple[Plan, ...]:
     """One plan a stage. A layer goes to the first stage that offers it the scheme asked for.
 
-    Where no rule speaks of a layer and no scheme is asked, it gets the default of the first stage that quantizes its
-    kind; where no stage does, it stays in float.
+    Where no rule speaks of a layer, it gets the scheme asked for all, or the default of the first stage that quantizes
+    its kind, or what that stage puts in its place for such a layer; where no stage does, it stays in float.
 
     Raises:
         UsageError: a rule matches no layer, or none that can take its scheme; tied layers disagree; nothing is left to
@@ -30,8 +30,10 @@ def work_out(recipe: Recipe, layers: Sequence[Layer], legs: Sequence[QuantizeLeg
             scheme = Scheme.parse(said[-1].scheme) if said else leg.default
             if scheme.is_float:
                 break
-            if scheme in leg.found.card.offers(layer):
-                plan[layer.name] = scheme
+            card = leg.found.card
+            given = scheme if scheme in card.offers(layer) else None if said else card.nearest(layer, scheme)
+            if given is not None:
+                plan[layer.name] = given
                 break
     _check_tied(recipe.rules, layers, plans)
     if not any(plans):

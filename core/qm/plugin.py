@@ -19,7 +19,7 @@ named in the distribution's metadata, where the entry point's name becomes the n
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ import pluggy
 from pydantic import BaseModel, ConfigDict, Field
 
 from qm.errors import NotReady, PluginError, QmError, Unsupported, UsageError
+from qm.file import sha256, written
 from qm.progress import Progress, Silent
 from qm.recipe import Recipe, Rule, Stage
 from qm.scheme import F16, FLOAT, Activations, Granularity, Scheme
@@ -99,6 +100,8 @@ __all__ = [
     "Unsupported",
     "UsageError",
     "hookimpl",
+    "sha256",
+    "written",
 ]
 
 GROUP = "qm.v1"
@@ -180,7 +183,9 @@ class Quantizer(Card):
     ``gives`` is the format that comes out, the one that went in where it is None. ``default`` is the scheme used where
     none is asked, ``default_without_data`` the one where there is no data either (``default`` where None).
     ``per_layer`` says whether a plan may differ between layers. ``layer_kinds`` are the only layer kinds that it
-    quantizes, all where it is empty.
+    quantizes, all where it is empty; ``kinds`` narrows the schemes of some of them. ``instead`` says what a layer gets
+    that has no kernel for the scheme of the others: the first that its kind offers. ``samples`` is how many it takes
+    where nobody says, None for all but those that judge.
     """
 
     kind: ClassVar[str] = "quantizer"
@@ -192,6 +197,9 @@ class Quantizer(Card):
     per_layer: bool = True
     needs: str = Needs.NOTHING
     layer_kinds: AbstractSet[str] = frozenset()
+    kinds: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
+    instead: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    samples: int | None = 128
 
     def needs_data(self, scheme: Scheme) -> bool:
         """Whether samples are needed to quantize a layer to ``scheme``."""
@@ -201,7 +209,14 @@ class Quantizer(Card):
         """The schemes it can bring the layer to, float aside."""
         if self.layer_kinds and layer.kind not in self.layer_kinds:
             return ()
-        return tuple(Scheme.parse(text) for text in sorted(self.schemes))
+        offered = self.schemes & self.kinds.get(layer.kind, self.schemes)
+        return tuple(Scheme.parse(text) for text in sorted(offered))
+
+    def nearest(self, layer: Layer, scheme: Scheme) -> Scheme | None:
+        """``scheme`` where it is offered for the layer, else what takes its place; None where nothing does."""
+        offered = self.offers(layer)
+        candidates = (scheme, *(Scheme.parse(text) for text in self.instead.get(str(scheme), ())))
+        return next((s for s in candidates if s in offered), None)
 
 
 @dataclass(frozen=True, kw_only=True)

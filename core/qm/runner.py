@@ -84,7 +84,9 @@ class Run:
         if request.data is None:
             return made_up(self.model, request.recipe.seed)
         samples = open_data(request.data, self.model.inputs())
-        return divided(samples, request.recipe, has_planner=bool(self.route.planners))
+        wanted = [leg.found.card.samples for leg in self.route.quantizers]
+        most = None if None in wanted else max(n for n in wanted if n is not None)
+        return divided(samples, request.recipe, has_planner=bool(self.route.planners), wanted=most)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -205,7 +207,7 @@ class Run:
             layers=self.model.layers(),
             plan=self.plan,
             left_out=left_out(self.recipe, self.model.layers()),
-            float_nbytes=self._float().nbytes,
+            float_nbytes=self._float_nbytes(artifact),
             artifact=artifact,
             judging=split.judging,
             labels=split.labels,
@@ -233,6 +235,11 @@ class Run:
 
     def _float(self) -> Artifact:
         return Artifact(path=self.request.model, format=self.route.loader.card.gives)
+
+    def _float_nbytes(self, artifact: Artifact) -> int:
+        """Bytes of the float model in the artifact's own format: those of a file that also trains tell nothing."""
+        original = self._float()
+        return original.nbytes if original.format == artifact.format else self.model.nbytes()
 
     def _race(self, artifact: Artifact, seen: Audit) -> Ratio | None:
         if not self.request.benchmark or seen.broken or not self.split.judging or self.route.benchmark is None:
@@ -273,7 +280,7 @@ class Run:
             runtime=seen.runtime,
             decisions=tuple(self.notes),
             findings=tuple(seen.findings),
-            size=Size(before=self._float().nbytes, after=artifact.nbytes),
+            size=Size(before=self._float_nbytes(artifact), after=artifact.nbytes),
             quality=quality_of(
                 seen.evaluation, synthetic=split.synthetic, indices=split.judged.indices if split.judged else ()
             )

@@ -11,7 +11,6 @@ from qm.plugin import Batch, Model
 from qm.recipe import Recipe
 from qm.synthetic import FREE_LENGTHS, synthetic
 
-CALIBRATION_SAMPLES = 128
 TRIAL_SAMPLES = 64
 JUDGED_SAMPLES = 512
 SYNTHETIC_SAMPLES = 8
@@ -44,15 +43,19 @@ class Split:
         return None if labels is None else [int(label) for label in labels]
 
 
-def divided(samples: Samples, recipe: Recipe, *, has_planner: bool) -> Split:
-    """Samples drawn by the recipe's seed: ``recipe.samples`` calibrate (half of all, at most 128), the rest judges.
+def divided(samples: Samples, recipe: Recipe, *, has_planner: bool, wanted: int | None = 128) -> Split:
+    """Samples drawn by the recipe's seed: ``recipe.samples`` are for the methods, the rest judges.
 
-    A planner's trials take half of the rest, at most 64; the verdict is on at most 512.
+    Where the recipe does not say, methods get half of all, at most ``wanted``; where that is None, all but a fifth, or
+    but those that the verdict takes. A planner's trials take half of the rest, at most 64; the verdict is on at most
+    512.
 
     Raises:
         UsageError: there are too few.
     """
-    count = recipe.samples or max(1, min(CALIBRATION_SAMPLES, len(samples) // 2))
+    kept = min(JUDGED_SAMPLES, -(-len(samples) // 5))
+    usual = len(samples) - kept if wanted is None else min(wanted, len(samples) // 2)
+    count = recipe.samples or max(1, usual)
     if recipe.samples is not None and recipe.samples >= len(samples) > 1:
         raise UsageError(
             f"{recipe.samples} samples to calibrate leave none of {len(samples)} to judge the result on",

@@ -1,0 +1,1 @@
+"""TensorFlow, Keras and LiteRT for qm."""

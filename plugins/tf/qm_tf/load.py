@@ -1,0 +1,72 @@
+"""Reading a .tflite file, or saying in one sentence why it cannot be read."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from qm.plugin import LoadJob, UsageError
+from qm_tf import flat
+from qm_tf.model import LiteModel
+from qm_tf.normalize import normalize
+from qm_tf.scheme import is_quantized
+
+_OTHERS = (
+    (0, b"PK\x03\x04", "a zip archive, such as a .keras or PyTorch file"),
+    (0, b"\x89HDF\r\n", "an HDF5 file, such as a Keras .h5 model"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, to be fetched with git lfs pull"),
+)
+
+BROKEN_FLATBUFFER = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, struct.error)
+"""What reading a damaged flatbuffer runs into: it has no checks of its own."""
+
+
+def load(job: LoadJob) -> LiteModel:
+    """The model in a .tflite file, put in order (see ``normalize``) where it is a float model; the file stays as it is.
+
+    Raises:
+        UsageError: the file is missing, is not a TensorFlow Lite model, or is damaged.
+        Unsupported: LiteRT does not know one of its operations.
+    """
+    content = read(job.path)
+    model = LiteModel(content, name=str(job.path))
+    try:
+        ops = sum(len(g.operators or ()) for g in model.native.subgraphs)
+        quantized = is_quantized(model.native)
+    except BROKEN_FLATBUFFER:
+        raise _damaged(job.path, content) from None
+    if not ops:
+        raise UsageError(f"model {str(job.path)!r} has no operations", hint="Convert it again.")
+    model.inputs()  # LiteRT's own checks.
+    if quantized:
+        return model
+    return model.with_content(flat.serialize(normalize(model.native)))
+
+
+def read(path: Path) -> bytes:
+    """The file's bytes, once they look like a TensorFlow Lite model."""
+    if path.is_dir():
+        raise UsageError(f"{str(path)!r} is a folder, not a .tflite file", hint="Name the file in it.")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"model {str(path)!r} does not exist", hint="Check the path.") from None
+    except OSError as e:
+        reason = (e.strerror or str(e)).lower()
+        raise UsageError(f"model {str(path)!r} cannot be read: {reason}", hint="Check its permissions.") from e
+    if not content:
+        raise UsageError(f"model {str(path)!r} is empty", hint="Download or convert it again.")
+    if content[4:8] != flat.MAGIC:
+        what = next((text for at, magic, text in _OTHERS if content[at : at + len(magic)] == magic), None)
+        raise UsageError(
+            f"{str(path)!r} is {what or 'no TensorFlow Lite model'}" + (", not a .tflite model" if what else ""),
+            hint="Name the .tflite file, or give the file the suffix of what it is.",
+        )
+    return content
+
+
+def _damaged(path: Path, content: bytes) -> UsageError:
+    return UsageError(
+        f"model {str(path)!r} is damaged or cut short at {len(content):,} bytes", hint="Download or convert it again."
+    )

@@ -1,0 +1,79 @@
+"""What the methods can be told with ``-o name=value``, and what each offers. No framework is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from qm.plugin import Field, Options
+
+FULL = frozenset({"w8a8", "w8a16", "w8d8", "w8", "f16"})
+NARROW = FULL | {"w4a8", "w4d8", "w4"}
+
+KINDS: Mapping[str, frozenset[str]] = {
+    "BATCH_MATMUL": FULL - {"w8"},
+    "CONV_2D": NARROW,
+    "DEPTHWISE_CONV_2D": FULL,
+    "EMBEDDING_LOOKUP": frozenset({"w8", "w4", "f16"}),
+    "FULLY_CONNECTED": NARROW,
+    "GATHER": frozenset(),
+    "TRANSPOSE_CONV": FULL,
+}
+"""The schemes that each kind of layer can be brought to."""
+
+INSTEAD: Mapping[str, tuple[str, ...]] = {
+    "w4a8": ("w8a8", "w4", "w8"),
+    "w4d8": ("w8d8", "w4", "w8"),
+    "w4": ("w8",),
+    "w8a8": ("w8",),
+    "w8a16": ("w8",),
+    "w8d8": ("w8",),
+}
+"""What a layer gets that has no kernel for the scheme of the others, the first that its kind offers."""
+
+PTQ = frozenset().union(*KINDS.values())
+QAT = frozenset({"w8a8", "w4a8"})
+
+
+class PtqOptions(Options):
+    """Options of post-training quantization."""
+
+    engine: Literal["aeq", "converter", "best"] = Field(
+        default="aeq",
+        description="who writes the integers: ai-edge-quantizer, TensorFlow's converter, or the better of both by "
+        "measured SQNR",
+    )
+    ranges: Literal["minmax", "percentile", "mse", "entropy"] = Field(
+        default="minmax", description="how an activation's range is taken from what calibration saw"
+    )
+    percentile: float = Field(
+        default=99.99, gt=50, le=100, description="share of values inside the range, for ranges=percentile, in percent"
+    )
+    weights: Literal["minmax", "mse", "octav"] = Field(
+        default="minmax", description="how the range of each channel of a weight is chosen"
+    )
+    io: Literal["float", "int8"] = Field(
+        default="float", description="what the file takes and gives: float, or int8 for devices without float"
+    )
+
+
+class QatOptions(Options):
+    """Options of quantization-aware training."""
+
+    epochs: int = Field(default=10, ge=1, le=10_000, description="passes over the samples")
+    learning_rate: float = Field(default=1e-3, gt=0, le=1, description="the largest learning rate of the schedule")
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="how the learning rate goes: down along a cosine, or not at all"
+    )
+    batch: int = Field(default=64, ge=1, le=65_536, description="samples a step")
+    loss: Literal["auto", "distill", "labels", "both"] = Field(
+        default="auto",
+        description="what is learnt: the float model's answers, the labels, or both; auto is both where there are "
+        "labels",
+    )
+    leave_out: str = Field(
+        default="", description="names of layers to leave in float, comma-separated; * stands for anything"
+    )
+    io: Literal["float", "int8"] = Field(
+        default="float", description="what the file takes and gives: float, or int8 for devices without float"
+    )
