@@ -51,8 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         # The reader is gone (qm plugins | head): that is no error, and Python must not complain at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         print("interrupted: nothing half-written was left behind", file=sys.stderr)
+        for note in getattr(e, "__notes__", ()):
+            print(note, file=sys.stderr)
         return 130
 
 

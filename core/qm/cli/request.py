@@ -51,6 +51,14 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         "-o", "--option", metavar="NAME=VALUE", dest="stages", action=_Option, help="an option of the -p before it"
     )
     parser.add_argument("--scheme", help="w8a8, w8d8, w8, w4g32, w8a16, f16 ...; the method's own by default")
+    parser.add_argument(
+        "--rule",
+        metavar="LAYERS=SCHEME",
+        dest="rules",
+        action="append",
+        default=[],
+        help="layers that get a scheme of their own, such as 'dense*=float'; may repeat, the last that matches holds",
+    )
     parser.add_argument("--recipe", metavar="FILE", help="a recipe in TOML or JSON; flags win over it")
     parser.add_argument("--data", metavar="D", help="samples: .npz, .npy, a folder of images, .toml, module:function")
     parser.add_argument("--samples", metavar="N", type=int, help="how many samples calibrate; the others judge")
@@ -81,9 +89,19 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     told: dict[str, Any] = {
         name: getattr(args, name) for name in ("scheme", "target", "seed", "samples") if getattr(args, name) is not None
     }
+    told["rules"] = (*base.model_dump()["rules"], *map(_rule, args.rules))
     if args.stages:
         told["stages"] = tuple(Stage(plugin=name, options=options) for name, options in args.stages)
     try:
         return Recipe.model_validate({**base.model_dump(), **told})
     except ValidationError as e:
         raise UsageError(f"flag {complaint(e)}", hint="See --help.") from e
+
+
+def _rule(text: str) -> dict[str, str]:
+    from qm.errors import UsageError
+
+    layers, equals, scheme = text.rpartition("=")
+    if not equals or not layers or not scheme:
+        raise UsageError(f"rule {text!r} is not of the form LAYERS=SCHEME", hint="Write for example 'dense*=float'.")
+    return {"layers": layers, "scheme": scheme}
