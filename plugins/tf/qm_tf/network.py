@@ -29,6 +29,9 @@ LIMITS = {"INT4": (-7, 7), "INT8": (-128, 127), "INT16": (-32767, 32767)}
 NARROW = {"INT4": 7, "INT8": 127}
 """The largest code of a weight, whose grid is symmetric."""
 
+FARTHEST = np.float32(np.log(4.0))
+"""How far training may take a scale from where it began, as a logarithm."""
+
 _BORDER = frozenset({"DEQUANTIZE", "QUANTIZE"})
 
 
@@ -120,6 +123,12 @@ class Network(tf.Module):  # type: ignore[misc]
         scales = [v for v in self._scales.values() if v.trainable]
         every = [*weights, *(b.master for b in self.biases.values()), *scales]
         return list({id(v): v for v in every}.values())
+
+    def bounded(self) -> list[tuple[tf.Variable, Array, Array]]:
+        """Scales, with the least and the largest that each may come to; XNNPACK refuses extreme ratios of them."""
+        scales = [w.log_scale for w in self.weights.values() if w.log_scale is not None]
+        every = {id(v): v for v in [*scales, *self._scales.values()]}.values()
+        return [(v, v.numpy() - FARTHEST, v.numpy() + FARTHEST) for v in every]
 
     def __call__(self, inputs: list[Tensor], wanted: list[int]) -> list[Tensor]:
         """The tensors of those numbers, for a batch of any length."""

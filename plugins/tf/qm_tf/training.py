@@ -120,6 +120,7 @@ class _Run:
         self.network, self.task, self.job = network, task, job
         self.variables = network.learnt()
         self.adam = Adam(self.variables)
+        self.bounded = network.bounded()
         self.epochs, self.batch, self.steps = int(job["epochs"]), int(job["batch"]), int(job["steps"])
         self.start = self._judged(0, quantized)
         self.best = self.start
@@ -168,6 +169,8 @@ class _Run:
             made = self.network(inputs, list(self.task.numbers))
             loss = self._loss(made, answers, labels)
         self.adam.apply(tape.gradient(loss, self.variables), rate, step)
+        for variable, low, high in self.bounded:
+            variable.assign(tf.clip_by_value(variable, low, high))
         return loss
 
     def _loss(self, made: list[Tensor], answers: list[Tensor], labels: Tensor | None) -> Tensor:

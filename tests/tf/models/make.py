@@ -44,6 +44,13 @@ def words() -> keras.Model:
     return keras.Model(ids, keras.layers.Dense(4, name="answer")(x), name="words")
 
 
+def twice() -> keras.Model:
+    """One dense layer, used two times."""
+    features = keras.Input((16,), name="features")
+    layer = keras.layers.Dense(16, activation="relu", name="shared")
+    return keras.Model(features, keras.layers.Dense(8, name="last")(layer(layer(features))), name="twice")
+
+
 def convert(net: keras.Model) -> bytes:
     archive = keras.export.ExportArchive()
     archive.track(net)
@@ -58,6 +65,6 @@ def convert(net: keras.Model) -> bytes:
 
 
 if __name__ == "__main__":
-    for make in (small, mlp, words):
+    for make in (small, mlp, words, twice):
         keras.utils.set_random_seed(0)
         (HERE / f"{make.__name__}.tflite").write_bytes(convert(make()))
