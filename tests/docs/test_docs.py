@@ -10,6 +10,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from qm import plugin
@@ -49,6 +50,10 @@ def folder(tmp_path):
     """A folder with the files that the pages speak of."""
     for file in ("digits.onnx", "digits.npz"):
         (tmp_path / file).write_bytes(resources.files("qm.demo").joinpath(file).read_bytes())
+    shutil.copyfile(ROOT / "tests/tf/models/small.tflite", tmp_path / "net.tflite")
+    rng = np.random.default_rng(7)
+    images = rng.normal(0, 1, (200, 16, 16, 3)).astype(np.float32)
+    np.savez(tmp_path / "net.npz", image=images, y=rng.integers(0, 10, len(images)))
     return tmp_path
 
 
@@ -103,7 +108,7 @@ def test_every_described_data_set_and_recipe_is_valid(tmp_path):
 
 def test_the_readme_lists_every_method_with_its_schemes_and_no_other():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    ours = {"onnx", "toy"}
+    ours = {"onnx", "tf", "toy"}
     listed = {}
     for line in readme.splitlines():
         if found := re.match(r"\| [^|]+ \| `(?P<name>[a-z]+\.\w+)`[^|]* \| (?P<schemes>[^|]*)\|", line):

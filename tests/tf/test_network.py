@@ -7,9 +7,8 @@ import pytest
 
 from qm.numerics import sqnr_db
 from qm.plugin import Plan, QuantizeJob, Scheme, Unsupported
-from qm_tf import flat, ptq, runtime
+from qm_tf import ptq, runtime
 from qm_tf.answer import Answer
-from qm_tf.graph import Graph
 from qm_tf.model import LiteModel
 from qm_tf.option import PtqOptions
 

@@ -85,15 +85,12 @@ def test_labels_alone_can_be_learnt(mlp):
     assert any("from the labels" in note for note in asked.notes)
 
 
-def test_a_learning_rate_that_leads_astray_is_said_or_the_start_is_kept(mlp):
-    asked = job(mlp, epochs=1, learning_rate=1.0, batch=1)
-    try:
-        made = qat.quantize(asked)
-    except UsageError as e:
-        assert "training went astray" in e.message
-    else:
-        rounded = ptq.quantize(QuantizeJob(model=mlp, plan=asked.plan, data=asked.data, options=PtqOptions()))
-        assert error_db(mlp, made) > error_db(mlp, rounded) - 1.0
+def test_where_training_only_harms_the_start_is_kept(mlp):
+    asked = job(mlp, epochs=1, learning_rate=1.0, schedule="constant", batch=1)
+    made = qat.quantize(asked)
+    assert any("epoch 0 is kept" in note for note in asked.notes)
+    rounded = ptq.quantize(QuantizeJob(model=mlp, plan=asked.plan, data=asked.data, options=PtqOptions()))
+    assert error_db(mlp, made) == pytest.approx(error_db(mlp, rounded), abs=1.0)
 
 
 def test_training_needs_samples(mlp):

@@ -9,6 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
 from qm.plugin import Array
+from qm_tf.pack import packed
 
 MAGIC = b"TFL3"
 
@@ -42,12 +43,17 @@ BITS = {"INT2": 2, "INT4": 4, "INT8": 8, "UINT8": 8, "INT16": 16}
 
 def parse(content: bytes) -> Any:
     """The file's content as objects. What is not a flatbuffer raises whatever it happens to run into."""
-    return flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    for buffer in model.buffers:
+        if buffer.offset:  # Large files keep the data of buffers behind the flatbuffer.
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def serialize(model: Any) -> bytes:
     """The bytes of the file."""
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return packed(model)
 
 
 def operator(model: Any, op: Any) -> str:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from qm.plugin import Array
 from qm_tf import flat
+
+CONTROL = frozenset({"CALL", "CALL_ONCE", "IF", "STABLEHLO_COMPOSITE", "STABLEHLO_WHILE", "WHILE"})
+"""Operations that run other subgraphs."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,16 @@ class Graph:
             passed.append(op.kind)
             number = op.inputs[0]
         return number, tuple(passed)
+
+    @cached_property
+    def prepared(self) -> frozenset[int]:
+        """The tensors that operations make of constants alone, which the runtime does once and not in each run."""
+        made: set[int] = set()
+        for op in self.ops:
+            read = [t for t in op.inputs if t >= 0]
+            if read and op.kind not in CONTROL and all(t in made or self.is_constant(t) for t in read):
+                made.update(op.outputs)
+        return frozenset(made)
 
 
 def graphs(model: Any) -> Iterator[Graph]:

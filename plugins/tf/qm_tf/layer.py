@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from qm.plugin import Layer
-from qm_tf import name
+from qm_tf import flat, name
 from qm_tf.graph import Graph, Op
 
 
@@ -116,7 +116,9 @@ def layers(model: Any) -> tuple[Layer, ...]:
 
 
 def macs(graph: Graph, f: Found) -> int:
-    """Multiply-accumulates of one run of the graph as its shapes stand."""
+    """Multiply-accumulates of one run of the graph as its shapes stand, 0 where lengths but the batch are free."""
+    if None in (flat.free_shape(graph.tensor(f.output))[1:] + flat.free_shape(graph.tensor(f.data))[1:]):
+        return 0
     weight, out, data = graph.shape(f.weights[0]), graph.shape(f.output), graph.shape(f.data)
     if f.kind in TABLES:
         return 0

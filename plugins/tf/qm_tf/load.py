@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qm.plugin import LoadJob, UsageError
 from qm_tf import flat
+from qm_tf.damage import damage
 from qm_tf.model import LiteModel
 from qm_tf.normalize import normalize
 from qm_tf.scheme import is_quantized
@@ -29,19 +30,30 @@ def load(job: LoadJob) -> LiteModel:
         UsageError: the file is missing, is not a TensorFlow Lite model, or is damaged.
         Unsupported: LiteRT does not know one of its operations.
     """
-    content = read(job.path)
-    model = LiteModel(content, name=str(job.path))
-    try:
-        ops = sum(len(g.operators or ()) for g in model.native.subgraphs)
-        quantized = is_quantized(model.native)
-    except BROKEN_FLATBUFFER:
-        raise _damaged(job.path, content) from None
-    if not ops:
-        raise UsageError(f"model {str(job.path)!r} has no operations", hint="Convert it again.")
+    model = opened(job.path)
     model.inputs()  # LiteRT's own checks.
-    if quantized:
+    if is_quantized(model.native):
         return model
     return model.with_content(flat.serialize(normalize(model.native)))
+
+
+def opened(path: Path) -> LiteModel:
+    """The model as it stands in the file, once it is known to be sound.
+
+    Raises:
+        UsageError: as ``load`` says.
+    """
+    content = read(path)
+    model = LiteModel(content, name=str(path))
+    try:
+        wrong = damage(model.native)
+    except BROKEN_FLATBUFFER:
+        raise _damaged(path, content) from None
+    if wrong:
+        raise UsageError(f"model {str(path)!r} is damaged: {wrong}", hint="Download or convert it again.")
+    if not any(g.operators for g in model.native.subgraphs):
+        raise UsageError(f"model {str(path)!r} has no operations", hint="Convert it again.")
+    return model
 
 
 def read(path: Path) -> bytes:

@@ -14,6 +14,7 @@ from qm.plugin import Array, Batch, Layer, Model, Scheme, TensorSpec, UsageError
 from qm_tf import flat, layer, runtime, scheme
 from qm_tf.graph import Graph
 from qm_tf.layer import Found
+from qm_tf.runtime import Runner
 
 
 class LiteModel(Model):
@@ -25,8 +26,7 @@ class LiteModel(Model):
         self.content = content
         self.name = name
         self.notes = tuple(notes)
-        self._plain: Interpreter | None = None
-        self._watching: tuple[tuple[str, ...], Interpreter] | None = None
+        self._watching: tuple[tuple[str, ...], Runner] | None = None
 
     @cached_property
     def native(self) -> Any:
@@ -51,10 +51,10 @@ class LiteModel(Model):
         return LiteModel(content, name=self.name, notes=self.notes)
 
     def inputs(self) -> tuple[TensorSpec, ...]:
-        return runtime.specs(self._open().get_input_details())
+        return runtime.specs(self._runner.inputs)
 
     def outputs(self) -> tuple[TensorSpec, ...]:
-        return runtime.specs(self._open().get_output_details())
+        return runtime.specs(self._runner.outputs)
 
     def nbytes(self) -> int:
         return len(self.content)
@@ -68,13 +68,14 @@ class LiteModel(Model):
     def run(self, batch: Batch, watch: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs by name, and activations by layer name, both as real values; a fused activation is included."""
         if not watch:
-            return self._named(self._open(), batch)
+            return self._runner.restored(self._runner.run(batch))
         places = self.places(watch)
         key = tuple(sorted(places))
         if self._watching is None or self._watching[0] != key:
-            self._watching = (key, self.interpreter(extra_outputs=sorted(set(places.values()))))
-        interpreter = self._watching[1]
-        values = _restored(interpreter, runtime.run(interpreter, batch))
+            self._watching = (key, Runner(self.interpreter(extra_outputs=sorted(set(places.values())))))
+        runner = self._watching[1]
+        stored = runner.run(batch)
+        values = {d["index"]: runtime.restored(stored[d["index"]], d) for d in runner.outputs}
         named = {self.graph.name(t): values[t] for t in self.graph.outputs}
         return named | {name: values[t] for name, t in places.items()}
 
@@ -99,14 +100,9 @@ class LiteModel(Model):
             content = flat.serialize(with_outputs(self.native, extra_outputs))
         return runtime.opened(content, self.name, threads=threads)
 
-    def _open(self) -> Interpreter:
-        if self._plain is None:
-            self._plain = runtime.opened(self.content, self.name)
-        return self._plain
-
-    def _named(self, interpreter: Interpreter, batch: Batch) -> dict[str, Array]:
-        values = _restored(interpreter, runtime.run(interpreter, batch))
-        return {d["name"]: values[d["index"]] for d in interpreter.get_output_details()}
+    @cached_property
+    def _runner(self) -> Runner:
+        return Runner(runtime.opened(self.content, self.name))
 
 
 class SourceModel(LiteModel):
@@ -137,8 +133,3 @@ def with_outputs(model: Any, numbers: Sequence[int]) -> Any:
     main.outputs = [*there, *(n for n in numbers if n not in there)]
     made.subgraphs = [main, *model.subgraphs[1:]]
     return made
-
-
-def _restored(interpreter: Interpreter, values: dict[int, Array]) -> dict[int, Array]:
-    details = {d["index"]: d for d in interpreter.get_output_details()}
-    return {number: runtime.restored(value, details[number]) for number, value in values.items()}

@@ -8,7 +8,7 @@ operation is among them, here ``conv2d``. Models that this plugin has put in ord
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 KERNEL = "/kernel"
 BIAS = "/bias"
@@ -24,6 +24,8 @@ _OWN = {
     "TRANSPOSE_CONV": ("conv2d_transpose", "conv_transpose", "Conv2DBackpropInput"),
 }
 _ALSO = ("BiasAdd", "Add")
+_INNER = ("Tensordot",)
+"""Scopes that are no layer of their own."""
 _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 
 
@@ -82,8 +84,12 @@ def original(names: Sequence[str], layers: Iterable[str]) -> list[str]:
     known = set(layers)
     stripped = [re.sub(r"_\d+$", "", n.rpartition("/")[2]) for n in names]
     if names and all(s in known and s != n for s, n in zip(stripped, names, strict=True)):
-        return ["/".join([*n.split("/")[:-1], s]) for n, s in zip(names, stripped, strict=True)]
+        return ["/".join([*_known(n.split("/")[:-1], known), s]) for n, s in zip(names, stripped, strict=True)]
     return list(names)
+
+
+def _known(pieces: Sequence[str], known: Set[str]) -> list[str]:
+    return [s if (s := re.sub(r"_\d+$", "", p)) in known else p for p in pieces]
 
 
 def _plain(part: str) -> str:
@@ -93,6 +99,6 @@ def _plain(part: str) -> str:
 def _without_twin(path: str) -> str:
     # Keras and the converter repeat a scope: model/dense/dense.
     pieces = path.split("/")
-    while len(pieces) > 1 and pieces[-1] == pieces[-2]:
+    while len(pieces) > 1 and (pieces[-1] == pieces[-2] or pieces[-1] in _INNER):
         pieces.pop()
     return "/".join(pieces)

@@ -10,14 +10,19 @@ from qm_tf import flat, name
 from qm_tf.graph import Graph
 from qm_tf.layer import find
 
+MARK = b"put in order by qm"
+"""The description of a model whose tensors have their short names: they would not be told from a converter's."""
+
 
 def normalize(model: Any, *, layers: Sequence[str] = ()) -> Any:
     """A copy whose tensors have short names; ``layers`` are the names that Keras has for its layers.
 
     Inputs and outputs get the names that the signature gives them, a layer's weights ``LAYER/kernel`` and
-    ``LAYER/bias``, its result the layer's name. Notes of the converter and unused buffers go.
+    ``LAYER/bias``, its result the layer's name. Notes of the converter go. What is in order stays as it is.
     """
     made = copy.deepcopy(model)
+    if flat.text(made.description) == MARK.decode():
+        return made
     graph = Graph(made)
     names: dict[int, str] = {}
     for places, numbers in ((_signature(made, "inputs"), graph.inputs), (_signature(made, "outputs"), graph.outputs)):
@@ -65,6 +70,6 @@ def _strip(model: Any) -> None:
     kept = [m for m in model.metadata or () if flat.text(m.name) == "min_runtime_version"]
     model.metadata = kept
     model.metadataBuffer = None
-    model.description = None
+    model.description = MARK
     for signature in model.signatureDefs or ():
         signature.signatureKey = signature.signatureKey or b"serving_default"

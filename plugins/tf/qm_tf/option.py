@@ -11,12 +11,12 @@ FULL = frozenset({"w8a8", "w8a16", "w8d8", "w8", "f16"})
 NARROW = FULL | {"w4a8", "w4d8", "w4"}
 
 KINDS: Mapping[str, frozenset[str]] = {
-    "BATCH_MATMUL": FULL - {"w8"},
+    "BATCH_MATMUL": FULL - {"f16"},
     "CONV_2D": NARROW,
     "DEPTHWISE_CONV_2D": FULL,
     "EMBEDDING_LOOKUP": frozenset({"w8", "w4", "f16"}),
     "FULLY_CONNECTED": NARROW,
-    "GATHER": frozenset(),
+    "GATHER": frozenset({"w8"}),
     "TRANSPOSE_CONV": FULL,
 }
 """The schemes that each kind of layer can be brought to."""
@@ -49,8 +49,14 @@ class PtqOptions(Options):
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="share of values inside the range, for ranges=percentile, in percent"
     )
-    weights: Literal["minmax", "mse", "octav"] = Field(
-        default="minmax", description="how the range of each channel of a weight is chosen"
+    weights: Literal["auto", "minmax", "mse", "octav"] = Field(
+        default="auto",
+        description="how the range of each channel of a weight is chosen; auto is minmax for 8 bits and mse for 4",
+    )
+    rounding: Literal["auto", "nearest", "gptq"] = Field(
+        default="auto",
+        description="how weights are rounded: each to the nearest, or so that a layer's results stay (gptq); auto is "
+        "gptq for 4 bits where there are samples",
     )
     io: Literal["float", "int8"] = Field(
         default="float", description="what the file takes and gives: float, or int8 for devices without float"
@@ -70,9 +76,6 @@ class QatOptions(Options):
         default="auto",
         description="what is learnt: the float model's answers, the labels, or both; auto is both where there are "
         "labels",
-    )
-    leave_out: str = Field(
-        default="", description="names of layers to leave in float, comma-separated; * stands for anything"
     )
     io: Literal["float", "int8"] = Field(
         default="float", description="what the file takes and gives: float, or int8 for devices without float"

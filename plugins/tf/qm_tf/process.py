@@ -27,6 +27,9 @@ Emit = Callable[[Event], None]
 PATIENCE_S = 20.0
 """How long a child may take to save what it has when it is interrupted."""
 
+MARK = "\x1e"
+"""Stands before each event, so that what is printed by others is told apart. Source: RFC 7464."""
+
 SETTINGS = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
 
 _KINDS: Mapping[str, type[QmError]] = {
@@ -43,6 +46,10 @@ class Child:
         self._child, self._log, self._what = child, log, what
         self.result: Event = {}
 
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
     def events(self) -> Iterator[Event]:
         """What the child tells on its way.
 
@@ -53,7 +60,10 @@ class Child:
         assert self._child.stdout is not None
         done = False
         for line in self._child.stdout:
-            event = json.loads(line)
+            _, mark, text = line.rpartition(MARK)
+            if not mark:
+                continue  # Printed before serve() took the output over.
+            event = json.loads(text)
             if "result" in event:
                 self.result, done = event["result"], True
             elif "error" in event:
@@ -76,7 +86,7 @@ class Child:
 
 
 @contextmanager
-def started(module: str, job: Event, *, what: str) -> Iterator[Child]:
+def started(module: str, job: Event, *, what: str, patience_s: float = PATIENCE_S) -> Iterator[Child]:
     """A child at work on ``job``; ended when the block is left, in whatever way. ``what`` names it in errors."""
     command = [sys.executable, "-P", "-m", module]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
@@ -87,7 +97,9 @@ def started(module: str, job: Event, *, what: str) -> Iterator[Child]:
             stderr=log,
             text=True,
             encoding="utf-8",
+            errors="replace",
             env={**os.environ, **SETTINGS},
+            process_group=0,  # Ctrl-C reaches the parent alone, which tells the child once.
         )
         try:
             assert child.stdin is not None
@@ -96,29 +108,31 @@ def started(module: str, job: Event, *, what: str) -> Iterator[Child]:
                 child.stdin.flush()
             yield Child(child, log, what)
         finally:
-            _end(child)
+            _end(child, patience_s)
 
 
 def run(module: str, job: Event, *, what: str) -> Event:
     """The result of a child that tells nothing on its way; raises as ``Child.events`` does."""
-    with started(module, job, what=what) as child:
+    with started(module, job, what=what, patience_s=0) as child:
         for _ in child.events():
             pass
         return child.result
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    if child.poll() is None:
-        child.send_signal(signal.SIGINT)
-        try:
-            child.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
+def _end(child: subprocess.Popen[str], patience_s: float) -> None:
+    try:
+        if child.poll() is None and patience_s:
+            child.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(patience_s)
+    finally:  # A second interrupt does not wait.
+        if child.poll() is None:
             child.kill()
             child.wait()
-    for stream in (child.stdin, child.stdout):
-        if stream is not None:
-            with suppress(BrokenPipeError):
-                stream.close()
+        for stream in (child.stdin, child.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
 
 
 def _raised(error: Event, what: str) -> QmError:
@@ -134,7 +148,7 @@ def serve(work: Callable[[Event, Emit], Event]) -> None:
     os.dup2(2, 1)
 
     def emit(event: Event) -> None:
-        told.write(json.dumps(event) + "\n")
+        told.write(MARK + json.dumps(event) + "\n")
         told.flush()
 
     job = json.loads(sys.stdin.readline())
@@ -150,14 +164,37 @@ def serve(work: Callable[[Event, Emit], Event]) -> None:
 
 
 def _die_with_parent() -> None:
-    sys.stdin.read()
+    while os.read(0, 1024):  # Not sys.stdin, whose lock would be held when the interpreter ends.
+        pass
     os._exit(1)
+
+
+_NOT_THE_CAUSE = ("failed to legalize", "failed while converting", "Lowering tensor list ops is failed")
 
 
 def shortened(text: str) -> str:
     """The sentence of a TensorFlow message that matters: without where in its code, and what it was about to do."""
     for line in text.splitlines():
         found = re.search(r"error: (.*)", line)
-        if found and "failed to legalize" not in found[1]:
-            return found[1].strip()[:300]
-    return " ".join(text.split())[:300]
+        if found and not any(words in found[1] for words in _NOT_THE_CAUSE):
+            return _without_place(found[1])[:300]
+    text = re.sub(r"\x1b\[[\d;]*m", "", text)
+    lines = [line.strip() for line in text.partition("Arguments received by ")[0].splitlines() if line.strip()]
+    told = [
+        line
+        for line in lines
+        if not re.match(r'File "|in user code|Traceback|Exception encountered when calling|\[Op:|\{\{', line)
+    ]
+    return " ".join(" ".join(told or lines).split())[:300]
+
+
+def _without_place(text: str) -> str:
+    """A message without the ``loc(...)`` in front of it, which may hold brackets and names with colons."""
+    if not text.startswith("loc("):
+        return text.strip()
+    depth = 0
+    for at, letter in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if letter == ")" and depth == 0:
+            return text[at + 1 :].lstrip(": ").strip()
+    return text.strip()

@@ -15,6 +15,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from qm.plugin import Array, Batch, QmError, TensorSpec, Unsupported, UsageError
 
 _SELECT = re.compile(r"Select TensorFlow op\(s\)|Flex\w+")
+_FLEX = re.compile(r"\bFlex([A-Z]\w+)")
 _UNRESOLVED = re.compile(r"Encountered unresolved custom op: (\w+)")
 _INTEGERS = ("int8", "uint8", "int16")
 
@@ -58,8 +59,9 @@ def refusal(name: str, error: Exception) -> QmError:
     """What to tell the user when LiteRT does not open a model."""
     text = " ".join(str(error).split())
     if _SELECT.search(text):
+        named = "".join(f" {op!r}," for op in dict.fromkeys(_FLEX.findall(text)))
         return Unsupported(
-            f"model {name!r} uses TensorFlow operations (SELECT_TF_OPS) that LiteRT {version()} does not run",
+            f"model {name!r} uses TensorFlow operations (SELECT_TF_OPS),{named} that LiteRT {version()} does not run",
             hint="Convert it with builtin operations only.",
         )
     if found := _UNRESOLVED.search(text):
@@ -67,6 +69,8 @@ def refusal(name: str, error: Exception) -> QmError:
             f"LiteRT {version()} has no operation {found[1]!r}, which model {name!r} uses",
             hint="Convert it with builtin operations only.",
         )
+    if "not a valid Flatbuffer" in text:
+        return UsageError(f"model {name!r} is damaged or cut short", hint="Download or convert it again.")
     return UsageError(f"LiteRT {version()} refuses model {name!r}: {text[:200]}", hint="Convert it again.")
 
 
@@ -93,35 +97,77 @@ def _shape(details: Mapping[str, Any]) -> tuple[int | None, ...]:
     return tuple(None if n < 0 else int(n) for n in lengths)
 
 
-def run(interpreter: Interpreter, batch: Batch) -> dict[int, Array]:
-    """The outputs by tensor number, as stored.
+class Runner:
+    """An interpreter with its inputs and outputs at hand: asking for them takes longer than a small model runs.
 
-    Raises:
-        UsageError: the batch does not fit the model's inputs.
+    ``names`` are what batches call the inputs and outputs, by tensor number, where not as the file does.
     """
-    given = interpreter.get_input_details()
-    if problem := mismatch(specs(given), batch):
-        raise UsageError(problem, hint=f"The model takes {', '.join(map(str, specs(given))) or 'no inputs'}.")
-    resized = False
-    for d in given:
-        length = np.shape(batch[d["name"]])
-        if tuple(d["shape"]) != length:
-            interpreter.resize_tensor_input(d["index"], list(length))
-            resized = True
-    try:
-        if resized:
+
+    def __init__(self, interpreter: Interpreter, names: Mapping[int, str] | None = None) -> None:
+        self.interpreter = interpreter
+        self.inputs = renamed(interpreter.get_input_details(), names or {})
+        self.outputs = renamed(interpreter.get_output_details(), names or {})
+        self._shapes = {d["index"]: tuple(int(n) for n in d["shape"]) for d in self.inputs}
+        self._accepted: tuple[tuple[str, Any, tuple[int, ...]], ...] | None = None
+
+    def run(self, batch: Batch) -> dict[int, Array]:
+        """The outputs by tensor number, as stored.
+
+        Raises:
+            UsageError: the batch does not fit the model's inputs.
+        """
+        arrays = {name: np.asarray(value) for name, value in batch.items()}
+        key = tuple((name, a.dtype, a.shape) for name, a in arrays.items())
+        if key != self._accepted:
+            self._accept(arrays)
+        try:
+            for d in self.inputs:
+                self.interpreter.set_tensor(d["index"], fed(arrays[d["name"]], d))
+            self.interpreter.invoke()
+        except (ValueError, RuntimeError) as e:
+            raise self._stopped(arrays, e) from e
+        self._accepted = key
+        return {d["index"]: self.interpreter.get_tensor(d["index"]) for d in self.outputs}
+
+    def restored(self, values: Mapping[int, Array]) -> dict[str, Array]:
+        """The outputs by name, as real values."""
+        return {d["name"]: restored(values[d["index"]], d) for d in self.outputs}
+
+    def _accept(self, arrays: Batch) -> None:
+        """Check that the batch fits, and make room for its shapes."""
+        self._accepted = None
+        if problem := mismatch(specs(self.inputs), arrays):
+            raise UsageError(problem, hint=f"The model takes {', '.join(map(str, specs(self.inputs))) or 'no inputs'}.")
+        shapes = {d["index"]: arrays[d["name"]].shape for d in self.inputs}
+        if shapes == self._shapes:
+            return
+        try:
+            for number, shape in shapes.items():
+                if shape != self._shapes[number]:
+                    self.interpreter.resize_tensor_input(number, list(shape))
             with quiet():
-                interpreter.allocate_tensors()
-        for d in given:
-            interpreter.set_tensor(d["index"], fed(np.asarray(batch[d["name"]]), d))
-        interpreter.invoke()
-    except (ValueError, RuntimeError) as e:
-        came = ", ".join(f"{k} {np.asarray(v).dtype} {list(np.shape(v))}" for k, v in batch.items())
-        raise UsageError(
-            f"LiteRT stopped on the input {came}: {' '.join(str(e).split())[:200]}",
-            hint=f"The model takes {', '.join(map(str, specs(given)))}.",
-        ) from e
-    return {d["index"]: interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()}
+                self.interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as e:
+            self._shapes = dict.fromkeys(shapes, (-1,))  # What was there before is not known: the next batch sets all.
+            raise self._stopped(arrays, e) from e
+        self._shapes = shapes
+
+    def _stopped(self, arrays: Batch, error: Exception) -> UsageError:
+        came = ", ".join(f"{k} {v.dtype} {list(v.shape)}" for k, v in arrays.items())
+        return UsageError(
+            f"LiteRT stopped on the input {came}: {' '.join(str(error).split())[:200]}",
+            hint=f"The model takes {', '.join(map(str, specs(self.inputs)))}.",
+        )
+
+
+def run(interpreter: Interpreter, batch: Batch) -> dict[int, Array]:
+    """As a ``Runner`` does it, once."""
+    return Runner(interpreter).run(batch)
+
+
+def renamed(details: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Inputs or outputs under other names, by tensor number."""
+    return [{**d, "name": names.get(d["index"], d["name"])} for d in details]
 
 
 def fed(values: Array, details: Mapping[str, Any]) -> Array:
@@ -130,8 +176,11 @@ def fed(values: Array, details: Mapping[str, Any]) -> Array:
         return values
     scale, zero = details["quantization"]
     limits = np.iinfo(details["dtype"])
-    rounded: Array = np.clip(np.rint(values / np.float32(scale)) + zero, limits.min, limits.max)
-    return rounded.astype(np.dtype(details["dtype"]))
+    scaled: Array = np.asarray(values / np.float32(scale))
+    np.rint(scaled, out=scaled)
+    scaled += zero
+    np.clip(scaled, limits.min, limits.max, out=scaled)
+    return scaled.astype(np.dtype(details["dtype"]))
 
 
 def restored(values: Array, details: Mapping[str, Any]) -> Array:

@@ -1,0 +1,114 @@
+"""Weights rounded so that the results of their layers stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qm.numerics import sqnr_db
+from qm.plugin import Array, Notes, Plan, QuantizeJob, Scheme, UsageError
+from qm_tf import flat, rounding, runtime
+from qm_tf.model import LiteModel
+from qm_tf.option import PtqOptions
+from qm_tf.ptq import quantize
+from qm_tf.rounding import nearest_results
+
+
+def run(model: LiteModel, scheme: str, data: Any, **options: Any) -> tuple[LiteModel, Notes]:
+    plan = Plan({x.name: Scheme.parse(scheme) for x in model.layers()})
+    job = QuantizeJob(model=model, plan=plan, data=data, options=PtqOptions(**options))
+    return quantize(job), job.notes
+
+
+def error_db(model: LiteModel, made: LiteModel, data: Any, layer: str) -> float:
+    results: list[Array] = [np.stack([m.run(b, watch=[layer])[layer] for b in data]) for m in (model, made)]
+    return sqnr_db(*results)
+
+
+@pytest.mark.parametrize("scheme", ["w4d8", "w4a8", "w4"])
+def test_it_leaves_far_less_error_than_the_nearest_at_4_bits(small: LiteModel, images: Any, scheme: str) -> None:
+    fit, judge = images[:24], images[24:]
+    data = type(images)(fit)
+    nearest, _ = run(small, scheme, data, rounding="nearest")
+    made, _ = run(small, scheme, data, rounding="gptq")
+    assert made.schemes() == nearest.schemes()
+    assert error_db(small, made, judge, "logits_1") > error_db(small, nearest, judge, "logits_1") + 3
+
+
+def test_it_is_what_4_bits_get_where_there_are_samples(mlp: LiteModel, features: Any) -> None:
+    made, notes = run(mlp, "w4d8", features)
+    assert made.content == run(mlp, "w4d8", features, rounding="gptq")[0].content
+    assert "3 layers have weights rounded so that their results stay (-o rounding=gptq)" in notes
+
+
+def test_without_samples_the_nearest_is_taken_and_said(mlp: LiteModel) -> None:
+    _, notes = run(mlp, "w4d8", None)
+    assert any("rounded to the nearest: with samples (--data) much less would be lost" in note for note in notes)
+
+
+def test_8_bits_are_rounded_to_the_nearest_where_nothing_is_said(mlp: LiteModel, features: Any) -> None:
+    assert run(mlp, "w8a8", features)[0].content == run(mlp, "w8a8", features, rounding="nearest")[0].content
+
+
+def test_8_bits_gain_too_where_it_is_asked_for(mlp: LiteModel, features: Any) -> None:
+    nearest, _ = run(mlp, "w8", features)
+    made, _ = run(mlp, "w8", features, rounding="gptq")
+    assert error_db(mlp, made, features, "last_1") > error_db(mlp, nearest, features, "last_1") + 3
+
+
+def test_asked_for_without_samples_it_is_an_error(mlp: LiteModel) -> None:
+    with pytest.raises(UsageError, match="rounding=gptq needs samples"):
+        run(mlp, "w4d8", None, rounding="gptq")
+
+
+def test_the_same_job_gives_the_same_bytes(mlp: LiteModel, features: Any) -> None:
+    assert run(mlp, "w4a8", features)[0].content == run(mlp, "w4a8", features)[0].content
+
+
+def test_the_float_model_stays_as_it_was(mlp: LiteModel, features: Any) -> None:
+    before, content = mlp.run(features[0])["output_0"], flat.serialize(mlp.native)
+    run(mlp, "w4d8", features)
+    assert np.array_equal(mlp.run(features[0])["output_0"], before)
+    assert flat.serialize(mlp.native) == content
+
+
+def test_inputs_that_do_not_go_together_leave_the_nearest() -> None:
+    weight = np.random.default_rng(0).normal(0, 1, (4, 6))
+    made = nearest_results(weight, np.eye(6), np.full(4, 0.25), 7)
+    assert np.array_equal(made, np.clip(np.rint(weight / 0.25), -8, 7) * 0.25)
+
+
+def test_two_inputs_that_are_the_same_share_their_rounding_error() -> None:
+    # Each weight alone would be rounded up to 1; of two that always add up, one goes down.
+    made = nearest_results(np.array([[0.6, 0.6]]), np.ones((2, 2)), np.ones(1), 7)
+    assert made.sum() == 1.0
+
+
+def test_an_input_that_is_always_zero_does_no_harm() -> None:
+    products = np.diag([1.0, 0.0, 1.0])
+    assert np.isfinite(nearest_results(np.ones((2, 3)) * 0.4, products, np.full(2, 0.25), 7)).all()
+
+
+@pytest.mark.parametrize("layer", ["stem_1", "down_1", "hidden_1"])
+def test_the_rows_that_it_looks_at_make_the_layers_result(small: LiteModel, images: Any, layer: str) -> None:
+    graph = small.graph
+    f = next(x for x in small.found if x.name == layer)
+    weight = np.asarray(graph.array(f.weights[0]))
+    if f.data in graph.inputs:
+        data = images[0]["image"]
+    else:
+        interpreter = small.interpreter(extra_outputs=[f.data])
+        data = runtime.run(interpreter, images[0])[f.data]
+    rows = rounding.rows_of(graph, f, data, most=1 << 20)
+    bias = 0.0 if f.bias < 0 else np.asarray(graph.array(f.bias))
+    made = np.maximum(rows @ weight.reshape(len(weight), -1).T + bias, 0)
+    got = small.run(images[0], watch=[layer])[layer]
+    assert np.allclose(made.reshape(got.shape), got, atol=1e-5)
+
+
+def test_it_looks_at_no_more_places_than_it_should(small: LiteModel, images: Any) -> None:
+    f = small.found[0]
+    for number in range(9):
+        assert len(rounding.rows_of(small.graph, f, images[0]["image"], number, most=100)) in (85, 86)
