@@ -25,6 +25,7 @@ COMMANDS = {
 VARIABLES = {
     "QM_BLOCK": "plugins to treat as not installed, separated by commas",
     "QM_WITH": "plugins to load for their hooks' sake, separated by commas",
+    "QM_CACHE": "folder for converted models and interrupted trainings; the system's own place for caches by default",
     "NO_COLOR": "set to print without colours",
 }
 

@@ -197,6 +197,13 @@ class Run:
     def _ready(self) -> tuple[Plan, ...]:
         """The plans, once the samples are known to fit: what is wrong with them is said before anything is done."""
         _ = self.split
+        for leg in self.route.quantizers:
+            card = leg.found.card
+            if self.request.data is None and self.request.recipe.scheme is None and card.default_without_data:
+                self.notes.say(
+                    f"without samples {leg.found.plugin} takes {card.default_without_data}; give some with --data for "
+                    f"{card.default}"
+                )
         return self.plans
 
     def _audit(self, artifact: Artifact) -> Audit:

@@ -26,11 +26,14 @@ from qm_tf.operation import BIAS, FUNCTIONS, LINEAR, activated
 Tensor = Any
 
 LIMITS = {"INT4": (-7, 7), "INT8": (-128, 127), "INT16": (-32767, 32767)}
-NARROW = {"INT4": 7, "INT8": 127}
-"""The largest code of a weight, whose grid is symmetric."""
+WEIGHTS = {"INT4": (-8, 7), "INT8": (-127, 127)}
+"""The codes of weights: kernels count on there being no -128."""
 
 FARTHEST = np.float32(np.log(4.0))
 """How far training may take a scale from where it began, as a logarithm."""
+
+INSIDE = np.float32(0.49)
+"""How far from its integer a weight may begin, in steps."""
 
 _BORDER = frozenset({"DEQUANTIZE", "QUANTIZE"})
 
@@ -45,7 +48,7 @@ class Weight:
     log_scale: tf.Variable | None
     shape: tuple[int, ...]
     """How scales, one a channel or one for all, lie along the weight."""
-    most: int
+    limits: tuple[int, int]
 
     @property
     def scale(self) -> Tensor:
@@ -53,7 +56,7 @@ class Weight:
 
     def integers(self) -> Tensor:
         """The integers that the file will hold."""
-        return rounded(tf.clip_by_value(self.master * self.unit / self.scale, -self.most, self.most))
+        return rounded(tf.clip_by_value(self.master * self.unit / self.scale, *self.limits))
 
     def value(self) -> Tensor:
         """The weights as real numbers."""
@@ -64,7 +67,7 @@ class Weight:
         assert self.log_scale is not None
         scale = tf.exp(self.log_scale).numpy()
         w = self.master.numpy() * self.unit
-        return np.clip(np.rint(w / scale.reshape(self.shape)), -self.most, self.most), scale
+        return np.clip(np.rint(w / scale.reshape(self.shape)), *self.limits), scale
 
 
 @dataclass
@@ -108,9 +111,7 @@ class Network(tf.Module):  # type: ignore[misc]
         found = find(self.graph)
         self._by_buffer: dict[int, Weight] = {}
         self.weights = {f.op.number: self._weight(f, layers[f.name]) for f in found if f.kind in FUNCTIONS}
-        self.biases = {
-            f.op.number: self._bias(f, layers[f.name]) for f in found if f.bias >= 0 and f.op.number in self.weights
-        }
+        self.biases = {f.op.number: self._bias(f) for f in found if f.bias >= 0 and f.op.number in self.weights}
         self._constants = self._other_constants()
 
     @property
@@ -268,17 +269,25 @@ class Network(tf.Module):  # type: ignore[misc]
         others = tuple(i for i in range(values.ndim) if i != axis % values.ndim)
         unit = np.maximum(np.abs(values).max(others, keepdims=True), 1e-6).astype(np.float32)
         kind = flat.type_name(stored)
-        master = tf.Variable(values / unit, name=f.name)
-        if kind not in NARROW:
-            return Weight(f, unit, master, None, (), 0)
+        if kind not in WEIGHTS:
+            return Weight(f, unit, tf.Variable(values / unit, name=f.name), None, (), (0, 0))
         scale = np.asarray(stored.quantization.scale, np.float32)
         shape = tuple(n if i not in others else 1 for i, n in enumerate(values.shape)) if scale.size > 1 else ()
+        shape = shape or (1,) * values.ndim
+        # The values nearest to the float ones that round to the integers of the file, however those were chosen.
+        codes = self.graph.array(f.weights[0])
+        assert codes is not None
+        steps = scale.reshape(shape) if scale.size > 1 else scale[0]
+        values = np.clip(values / steps, codes - INSIDE, codes + INSIDE) * steps
         log_scale = tf.Variable(np.log(scale if scale.size > 1 else scale[0]), name=f"scale {f.name}/kernel")
-        return Weight(f, unit, master, log_scale, shape or (1,) * values.ndim, NARROW[kind])
+        return Weight(f, unit, tf.Variable(values / unit, name=f.name), log_scale, shape, WEIGHTS[kind])
 
-    def _bias(self, f: Found, float_layer: Found) -> Bias:
-        values = self._floats.array(float_layer.bias)
+    def _bias(self, f: Found) -> Bias:
+        """The file's own bias: rounding may have moved it, or made one."""
+        values = self.graph.array(f.bias)
         assert values is not None
+        if values.dtype != np.float32:
+            values = values * np.asarray(self.graph.tensor(f.bias).quantization.scale, np.float32)
         span = float(np.abs(values).max())
         if f.output in self._scales:
             span = 255 * float(self.graph.tensor(f.output).quantization.scale[0])
