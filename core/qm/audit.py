@@ -112,7 +112,8 @@ def _as_findings(seen: Audit, check: str) -> Iterator[None]:
 def check_size(seen: Audit, evidence: Evidence) -> None:
     """The file is smaller, or it is said that it is not."""
     before, after = evidence.float_nbytes, evidence.artifact.nbytes
-    text = f"{after:,} bytes, {after / before:.2f} of the original's {before:,}"
+    converted = f" as {evidence.artifact.path.suffix}" if evidence.model.format != evidence.artifact.format else ""
+    text = f"{after:,} bytes, {after / before:.2f} of the original's {before:,}{converted}"
     if after < before:
         seen.add("size", Level.OK, text)
     else:
@@ -269,6 +270,16 @@ def check_kernels(seen: Audit, evidence: Evidence, worker: Worker) -> None:
             Level.NOTE,
             f"{len(wide)} layers with 16-bit activations run on float kernels here",
             layer=_some(wide),
+        )
+    left = [m for m in seen.operations if m.fast is False and m.layer and not evidence.plan[m.layer].is_float]
+    if left:
+        kinds = ", ".join(sorted({m.kind for m in left}))
+        seen.add(
+            "kernels",
+            Level.WARNING,
+            f"{len(left)} of {len(promised)} layers run on kernels that are not the runtime's fast ones: {kinds}",
+            layer=_some([m.layer for m in left]),
+            todo="See with --benchmark what that costs, or take a scheme that the fast kernels serve.",
         )
     if ran and not slow:
         seen.add("kernels", Level.OK, f"{len(ran)} of {len(promised)} layers were seen on integer kernels")

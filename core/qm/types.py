@@ -174,7 +174,8 @@ class Artifact:
 class OpTime:
     """Time in one operation, in microseconds per run; ``layer`` is empty where the operation belongs to no layer.
 
-    ``integer`` says whether the kernel multiplied integers, None where that cannot be seen.
+    ``integer`` says whether the kernel multiplied integers, ``fast`` whether it is one of those that make the runtime
+    fast; None where that cannot be seen.
     """
 
     name: str
@@ -182,6 +183,7 @@ class OpTime:
     latency_us: float
     layer: str = ""
     integer: bool | None = None
+    fast: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,6 +97,7 @@ class LiteSession(Session):
             latency_us=alone.latency_us(interpreter, [values[t] for t in alone.fed(graph, op)]),
             layer=layer.name if layer else "",
             integer=_is_integer(graph, layer) if layer else None,
+            fast=taken,
         )
 
 
