@@ -16,6 +16,7 @@ for needed in ("ai-edge-litert", "ai-edge-quantizer"):
 
 pytest_plugins = ["qm.testing"]
 
+HAS_TENSORFLOW = "tensorflow" in importlib.metadata.packages_distributions()
 MODEL = Path(__file__).parents[1] / "tf" / "models" / "small.tflite"
 
 
@@ -40,6 +41,13 @@ class TestRun(Small, BenchmarkContract):
 class TestPtq(Small, QuantizerContract):
     method = "tf.ptq"
     # Four bits round to 15 steps: about 20 dB a layer, and five layers have them.
+    least_sqnr_db = 12.0
+
+
+@pytest.mark.skipif(not HAS_TENSORFLOW, reason="TensorFlow is not installed")
+class TestQat(Small, QuantizerContract):
+    method = "tf.qat"
+    options = {"epochs": "1"}  # noqa: RUF012  As the kit's own subjects have it.
     least_sqnr_db = 12.0
 
 

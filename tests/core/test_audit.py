@@ -9,7 +9,9 @@ import qm
 from qm.audit import Audit, _check_slices
 from qm.errors import UsageError
 from qm.evaluation import evaluate, matched, predicted
+from qm.plugin import LoadJob
 from qm.report import Level
+from qm_toy.store import load
 
 
 def outputs(values):
@@ -51,6 +53,15 @@ def test_data_that_look_like_raw_pixels_are_a_warning_with_a_way_out(net, tmp_pa
     (finding,) = [f for f in report.findings if f.check == "data"]
     assert "look like raw pixels 0..255" in finding.seen
     assert "scale" in finding.next
+
+
+def test_data_that_the_float_model_is_right_about_are_not_doubted(net, tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (20, 16), dtype=np.uint8)
+    model = load(LoadJob(path=net))
+    name = model.inputs()[0].name
+    right = [next(iter(model.run({name: row[None].astype(np.float32)}).values())).argmax() for row in x]
+    report = qm.quantize(net, ["toy.round"], data=(x, np.array(right)), to=tmp_path / "out.toy")
+    assert not [f for f in report.findings if f.check == "data"]
 
 
 def test_layers_are_seen_on_integer_kernels(net, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from ai_edge_litert import schema_py_generated as schema
 from qm.plugin import LoadJob, PluginError, Unsupported, UsageError
 from qm_tf import cache, convert, flat
 from qm_tf.model import KerasModel, LiteModel, SavedModel
+
+if "tensorflow" not in importlib.metadata.packages_distributions():
+    pytest.skip("TensorFlow is not installed", allow_module_level=True)
 
 Told = dict[str, dict[str, Any]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 from qm.plugin import LoadJob, Notes, Plan, PluginError, Scheme, Silent, Unsupported, UsageError
 from qm_tf import convert, converter, flat
 from qm_tf.model import KerasModel, LiteModel
+
+if "tensorflow" not in importlib.metadata.packages_distributions():
+    pytest.skip("TensorFlow is not installed", allow_module_level=True)
 
 Quantize = Callable[..., bytes]
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import pytest
 
 from qm.plugin import Unsupported, UsageError
 from qm_tf import source
+
+h5py = pytest.importorskip("h5py", reason="h5py is not installed, which comes with TensorFlow")
 
 Archive = Callable[..., Path]
 

@@ -77,6 +77,9 @@ class QatOptions(Options):
         description="what is learnt: the float model's answers, the labels, or both; auto is both where there are "
         "labels",
     )
+    mix: bool = Field(
+        default=True, description="whether to learn from blends of two samples, for which the float model answers too"
+    )
     io: Literal["float", "int8"] = Field(
         default="float", description="what the file takes and gives: float, or int8 for devices without float"
     )

@@ -38,7 +38,7 @@ def quantize(job: QuantizeJob) -> LiteModel:
         PluginError: what was written is not what the plan asks for.
     """
     options = job.options if isinstance(job.options, QatOptions) else QatOptions()
-    if job.data is None or len(job.data) < 2:
+    if job.data is None or not len(job.data):
         raise UsageError("tf.qat needs samples to learn from", hint="Give some hundreds with --data; no labels needed.")
     start = _start(job, options)
     if not job.plan.quantized():
@@ -91,7 +91,8 @@ def _study(job: QuantizeJob, options: QatOptions, start: LiteModel, folder: Path
         np.save(folder / "labels.npy", labels)
     count = len(job.data)
     held = max(1, min(HELD_OUT, count // 10))
-    batch = min(options.batch, count - held)
+    learnt = max(1, count - held)  # A single sample does for both.
+    batch = min(options.batch, learnt)
     told = options.model_dump() | {
         "batch": batch,
         "held": held,
@@ -104,7 +105,7 @@ def _study(job: QuantizeJob, options: QatOptions, start: LiteModel, folder: Path
         "quantized": str(quantized),
         "floats": str(floats),
         "seed": job.seed,
-        "steps": (count - held) // batch,
+        "steps": learnt // batch,
         "to": str(folder / "trained.tflite"),
     }
     return told | {"state": str(_state(told))}
@@ -173,7 +174,13 @@ def _state(told: process.Event) -> Path:
         if k not in ("inputs", "answers", "labels", "quantized", "floats", "to")
     ]
     place = cache.folder() / "training"
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UsageError(
+            f"the folder {str(place)!r}, where training is kept after each epoch, cannot be made: {e.strerror}",
+            hint="Name another with the variable QM_CACHE.",
+        ) from e
     return place / f"{cache.key([*hashes, *rest, *convert.versions()])}.npz"
 
 
@@ -208,8 +215,9 @@ def _tell(job: QuantizeJob, study: process.Event, result: process.Event) -> None
     }
     say = job.notes.say
     assert job.data is not None
+    count = len(job.data)
     say(
-        f"trained {study['epochs']} epochs on {len(job.data) - study['held']} samples from {learnt[study['loss']]}; "
+        f"trained {study['epochs']} epochs on {max(1, count - study['held'])} samples from {learnt[study['loss']]}; "
         f"epoch {result['epoch']} is kept, the best of all on {study['held']} others"
     )
     before, after = (f"{result[k]:.1f} dB" for k in ("start_sqnr_db", "sqnr_db"))
