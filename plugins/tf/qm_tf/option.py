@@ -67,7 +67,7 @@ class QatOptions(Options):
     """Options of quantization-aware training."""
 
     epochs: int = Field(default=10, ge=1, le=10_000, description="passes over the samples")
-    learning_rate: float = Field(default=1e-3, gt=0, le=1, description="the largest learning rate of the schedule")
+    learning_rate: float = Field(default=3e-4, gt=0, le=1, description="the largest learning rate of the schedule")
     schedule: Literal["cosine", "constant"] = Field(
         default="cosine", description="how the learning rate goes: down along a cosine, or not at all"
     )
@@ -76,9 +76,6 @@ class QatOptions(Options):
         default="auto",
         description="what is learnt: the float model's answers, the labels, or both; auto is both where there are "
         "labels",
-    )
-    mix: bool = Field(
-        default=True, description="whether to learn from blends of two samples, for which the float model answers too"
     )
     io: Literal["float", "int8"] = Field(
         default="float", description="what the file takes and gives: float, or int8 for devices without float"

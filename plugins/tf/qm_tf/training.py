@@ -17,8 +17,9 @@ import tensorflow as tf
 
 from qm.numerics import Tally
 from qm.plugin import Array, Unsupported, UsageError, written
-from qm_tf import process, runtime
+from qm_tf import flat, process, runtime
 from qm_tf.answer import Answer
+from qm_tf.graph import Graph
 from qm_tf.model import LiteModel
 from qm_tf.network import Network
 
@@ -95,9 +96,8 @@ def work(job: process.Event, emit: process.Emit) -> process.Event:
     quantized, floats = Path(job["quantized"]).read_bytes(), Path(job["floats"]).read_bytes()
     network = Network(quantized, floats)
     task = _task(job)
-    teacher = Network(floats, floats)
-    _check_rebuilt(teacher, task)
-    run = _Run(network, task, job, quantized, teacher)
+    _check_rebuilt(floats, task)
+    run = _Run(network, task, job, quantized)
     run.go(emit)
     with written(Path(job["to"]), force=True) as place:
         place.write_bytes(run.best.content)
@@ -116,10 +116,8 @@ def work(job: process.Event, emit: process.Emit) -> process.Event:
 class _Run:
     """Training from the first epoch, or from where an interrupted one stopped."""
 
-    def __init__(self, network: Network, task: Task, job: process.Event, quantized: bytes, teacher: Network) -> None:
-        self.network, self.task, self.job, self.teacher = network, task, job, teacher
-        self.taught = [a.number for a in Answer.of(teacher.graph)]
-        self.mixes = bool(job["mix"]) and all(a.dtype.kind == "f" for a in task.inputs)
+    def __init__(self, network: Network, task: Task, job: process.Event, quantized: bytes) -> None:
+        self.network, self.task, self.job = network, task, job
         self.variables = network.learnt()
         self.adam = Adam(self.variables)
         self.bounded = network.bounded()
@@ -146,19 +144,11 @@ class _Run:
             emit({"epoch": self.done, "agreement": reached.agreement, "sqnr_db": reached.sqnr_db})
 
     def _fit(self, chosen: Array, step: int) -> float:
-        inputs = [np.asarray(a[chosen]) for a in self.task.inputs]
-        # Drawn even where nothing is mixed, so that one seed draws alike.
-        shares = np.random.default_rng((self.job["seed"], 1, step)).uniform(size=len(chosen)).astype(np.float32)
-        if self.mixes:
-            inputs = [mixed(a, shares) for a in inputs]
-        labels = None
-        if self.task.labels is not None:
-            own = tf.constant(self.task.labels[chosen])
-            labels = (own, tf.reverse(own, [0]), tf.constant(shares if self.mixes else np.ones_like(shares)))
+        inputs = [tf.constant(a[chosen]) for a in self.task.inputs]
+        answers = [tf.constant(a[chosen]) for a in self.task.answers]
+        labels = None if self.task.labels is None else tf.constant(self.task.labels[chosen])
         rate = tf.constant(self._rate(step), tf.float32)
-        answers = [] if self.mixes else [tf.constant(a[chosen]) for a in self.task.answers]
-        given = [tf.constant(a) for a in inputs]
-        loss = float(self._step(given, answers, labels, rate, tf.constant(step + 1, tf.float32)))
+        loss = float(self._step(inputs, answers, labels, rate, tf.constant(step + 1, tf.float32)))
         if not math.isfinite(loss):
             raise UsageError(
                 f"training went astray in step {step + 1}: the loss is {loss}",
@@ -175,8 +165,6 @@ class _Run:
         return rate
 
     def _one_step(self, inputs: Any, answers: Any, labels: Any, rate: Tensor, step: Tensor) -> Tensor:
-        if self.mixes:
-            answers = self.teacher(inputs, self.taught)
         with tf.GradientTape() as tape:
             made = self.network(inputs, list(self.task.numbers))
             loss = self._loss(made, answers, labels)
@@ -185,17 +173,14 @@ class _Run:
             variable.assign(tf.clip_by_value(variable, low, high))
         return loss
 
-    def _loss(self, made: list[Tensor], answers: list[Tensor], labels: Any) -> Tensor:
+    def _loss(self, made: list[Tensor], answers: list[Tensor], labels: Tensor | None) -> Tensor:
         total = tf.constant(0.0)
         if self.job["loss"] != "labels":
             for kind, own, wanted in zip(self.task.kinds, made, answers, strict=True):
                 total += distance(kind, tf.reshape(own, tf.shape(wanted)), wanted)
         if labels is not None:
-            first, second, shares = labels
-            classes = tf.reshape(made[0], (tf.shape(first)[0], -1))
-            surprise = tf.nn.sparse_softmax_cross_entropy_with_logits
-            total += tf.reduce_mean(shares * surprise(labels=first, logits=classes))
-            total += tf.reduce_mean((1 - shares) * surprise(labels=second, logits=classes))
+            classes = tf.reshape(made[0], (tf.shape(labels)[0], -1))
+            total += tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=classes))
         return total
 
     def _judged(self, epoch: int, content: bytes) -> Best:
@@ -264,17 +249,6 @@ class _Run:
             self.done = int(state["done"])
 
 
-def mixed(samples: Array, shares: Array) -> Array:
-    """Each sample blended with another of the batch; ``shares`` ``(batch,)`` is how much of itself it keeps.
-
-    The float model answers for blends too, so that a few samples teach as many would.
-    Source: Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", 2022, section 3.
-    """
-    kept = shares.reshape(-1, *[1] * (samples.ndim - 1)).astype(samples.dtype)
-    made: Array = kept * samples + (1 - kept) * samples[::-1]
-    return made
-
-
 def distance(kind: str, own: Tensor, wanted: Tensor) -> Tensor:
     """How far answers, ``(batch, ...)``, are from those of the float model."""
     spread = tf.reduce_mean(tf.math.squared_difference(own, wanted)) / (tf.math.reduce_variance(wanted) + 1e-12)
@@ -305,11 +279,12 @@ def _task(job: process.Event) -> Task:
     )
 
 
-def _check_rebuilt(teacher: Network, task: Task) -> None:
+def _check_rebuilt(floats: bytes, task: Task) -> None:
     """The float graph in TensorFlow answers as LiteRT's does: an operation read wrongly would train a wrong model."""
+    network = Network(floats, floats)
     few = task.check[: SEEN // 4]
-    numbers = [a.number for a in Answer.of(teacher.graph)]
-    made = teacher([tf.constant(a[few]) for a in task.inputs], numbers)
+    numbers = [a.number for a in Answer.of(Graph(flat.parse(floats)))]
+    made = network([tf.constant(a[few]) for a in task.inputs], numbers)
     tally = Tally()
     for own, wanted in zip(made, task.answers, strict=True):
         tally.update(wanted[few], own.numpy().reshape(wanted[few].shape))
