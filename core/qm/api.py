@@ -24,6 +24,7 @@ from qm.recipe import Recipe, Rule, Stage
 from qm.report import Report
 from qm.request import Request
 from qm.runner import Run
+from qm.source import check_there
 from qm.step import load_model
 from qm.strict import complaint
 from qm.types import Cache
@@ -31,8 +32,8 @@ from qm.types import Cache
 Methods = Sequence[str | tuple[str, Mapping[str, Any]] | Stage]
 
 
-def load(path: str | Path) -> Model:
-    """The model in a file, by the plugin that knows its suffix and content.
+def load(path: str | Path, **options: Any) -> Model:
+    """The model in a file, or that ``package.module:function`` makes; ``options`` are those of its loader.
 
     Raises:
         UsageError: no plugin loads it, or it is broken.
@@ -40,7 +41,7 @@ def load(path: str | Path) -> Model:
     catalog = Catalog()
     found = catalog.loader(_existing(path))
     found.check_ready()
-    return load_model(catalog.manager, found, Path(path))
+    return load_model(catalog.manager, found, Path(path), options)
 
 
 def quantize(
@@ -51,6 +52,7 @@ def quantize(
     recipe: Recipe | str | Path | None = None,
     rules: Sequence[Rule] = (),
     data: Any = None,
+    load: Mapping[str, Any] | None = None,
     samples: int | None = None,
     target: str | None = None,
     seed: int | None = None,
@@ -64,7 +66,8 @@ def quantize(
     """Make a model smaller and faster, check it, and report.
 
     ``methods`` are full names, left to right; ``("onnx.ptq", {"ranges": "mse"})`` gives options. ``data`` is what
-    ``--data`` takes, or arrays. What is not told is taken from ``recipe``, and what that does not tell from the method.
+    ``--data`` takes, or arrays; ``load`` are options of the loader. What is not told is taken from ``recipe``, and what
+    that does not tell from the method.
 
     Raises:
         RouteError: the request cannot be carried out; its ``problems`` hold each reason.
@@ -81,6 +84,7 @@ def quantize(
         force=force,
         benchmark=benchmark,
         time_s=time_s,
+        load=load or {},
     )
     return Run(request, Catalog(manager), progress or Silent()).quantize()
 
@@ -92,6 +96,7 @@ def plan(
     scheme: str | None = None,
     recipe: Recipe | str | Path | None = None,
     data: Any = None,
+    load: Mapping[str, Any] | None = None,
     samples: int | None = None,
     target: str | None = None,
     seed: int | None = None,
@@ -103,8 +108,8 @@ def plan(
     Raises as ``quantize`` does, the audit aside.
     """
     told = _recipe(methods, recipe, (), scheme=scheme, samples=samples, target=target, seed=seed)
-    run = Run(Request(model=Path(model), recipe=told, data=data, force=True), Catalog(manager), progress or Silent())
-    return run.spelled_out()
+    request = Request(model=Path(model), recipe=told, data=data, load=load or {}, force=True)
+    return Run(request, Catalog(manager), progress or Silent()).spelled_out()
 
 
 def benchmark(
@@ -248,8 +253,7 @@ def _loss(max_drop: float | None, metric: object) -> float | None:
 
 
 def _existing(path: str | Path) -> Path:
-    if not Path(path).exists():
-        raise UsageError(f"model {str(path)!r} does not exist", hint="Check the path.")
+    check_there(Path(path))
     return Path(path)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from qm import source
 from qm.errors import NotReady, PluginError, UsageError
 from qm.manager import Manager
 from qm.plugin import Benchmark, Card, Exporter, Loader, Options, Planner, Quantizer
@@ -64,7 +66,7 @@ class Found(Generic[C]):
             names = ", ".join(lacking)
             raise NotReady(
                 f"{self.plugin} needs {names}, which is not installed",
-                hint=f"Install it: pip install 'quantized-model[{self.namespace}]'",
+                hint=f"Install it: pip install 'quantized-model[{self.card.extra or self.namespace}]'",
             )
 
 
@@ -134,15 +136,20 @@ class Catalog:
         Raises:
             UsageError: no loader takes it.
         """
-        suffix = "/" if path.is_dir() else path.suffix.lower()
+        suffix = source.suffix(path)
         able = [f for f in self.all(Loader) if suffix in f.card.suffixes]
         if not able:
-            known = sorted({s for f in self.all(Loader) for s in f.card.suffixes if s != "/"})
-            what = "the folder" if suffix == "/" else "the file"
+            known = sorted({s for f in self.all(Loader) for s in f.card.suffixes if s[0] == "."})
+            what = {source.FOLDER: "the folder", source.FUNCTION: "the function"}.get(suffix, "the file")
             raise UsageError(
                 f"no installed plugin loads {what} {str(path)!r}", hint=f"Known suffixes are: {', '.join(known)}."
             )
-        sure = [f for f in able if f.card.sniff is None or f.card.sniff(path)] or able
+        sure = [f for f in able if f.card.sniff is None or f.card.sniff(path)]
+        if not sure and suffix == source.FOLDER:
+            raise UsageError(
+                f"no installed plugin loads the folder {str(path)!r}", hint="Name the file of the model in it."
+            )
+        sure = sure or able  # What is wrong with the file is for a loader to say.
         fitting = [f for f in sure if gives is None or f.card.gives in gives]
         return (fitting or sure)[0]
 
@@ -162,6 +169,16 @@ class Catalog:
                 hint=f"Name a file that ends in {' or '.join(sorted({f.card.suffix for f in able}))}.",
             )
         raise UsageError(f"no installed plugin writes models of format {fmt!r}", hint="See qm plugins --methods.")
+
+    def bridges(self, fmt: str, gives: AbstractSet[str]) -> Iterator[tuple[Found[Exporter], Found[Loader]]]:
+        """Ways from a format to one of ``gives``: what writes it, and what loads that."""
+        loaders = list(self.all(Loader))
+        for found in self.all(Exporter):
+            card = found.card
+            if fmt in card.takes and card.gives in gives and card.gives != fmt:
+                readers = (f for f in loaders if f.card.gives == card.gives and card.suffix in f.card.suffixes)
+                if (reader := next(readers, None)) is not None:
+                    yield found, reader
 
     def benchmark(self, fmt: str) -> Found[Benchmark]:
         """The runtime that opens artifacts of a format.

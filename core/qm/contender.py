@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from qm import clock
 from qm.catalog import Catalog, Found
@@ -18,6 +19,7 @@ from qm.measurement import Latency, Ratio
 from qm.metric import Metric
 from qm.plugin import Artifact, Batch, Loader, Progress
 from qm.report import File
+from qm.source import stem
 from qm.step import export_model, load_model
 from qm.types import Cache
 from qm.worker import Worker
@@ -45,23 +47,30 @@ class Terms:
 
 
 @contextmanager
-def runnable(path: Path, catalog: Catalog) -> Iterator[tuple[Artifact, Found[Loader]]]:
-    """The file as its format's runtime opens it: itself, or its export where the runtime takes another suffix."""
+def runnable(
+    path: Path, catalog: Catalog, told: Mapping[str, Any] | None = None, *, like: str | None = None
+) -> Iterator[tuple[Artifact, Found[Loader]]]:
+    """The model as its format's runtime opens it: its file, or its export where the runtime takes another format.
+
+    ``told`` are the options of its loader; ``like`` is the format it is wanted in, where it can be had.
+    """
     loader = catalog.loader(path)
     loader.check_ready()
     fmt = loader.card.gives
     try:
-        exporter = catalog.exporter(fmt)
+        wanted = [exporter for exporter, _ in catalog.bridges(fmt, {like} if like else set())]
+        exporter = wanted[0] if wanted else catalog.exporter(fmt)
     except UsageError:
         # Nobody writes the format, so that the file at hand is all that its runtime can open.
         yield Artifact(path=path, format=fmt), loader
         return
-    if path.is_file() and path.suffix.lower() == exporter.card.suffix:
+    if path.is_file() and path.suffix.lower() == exporter.card.suffix and exporter.card.gives == fmt:
         yield Artifact(path=path, format=fmt), loader
         return
     with tempfile.TemporaryDirectory(prefix="qm-float-") as folder:
-        place = Path(folder) / f"{path.stem}{exporter.card.suffix}"
-        yield export_model(catalog.manager, exporter, load_model(catalog.manager, loader, path), place), loader
+        place = Path(folder) / f"{stem(path)}{exporter.card.suffix}"
+        model = load_model(catalog.manager, loader, path, told)
+        yield export_model(catalog.manager, exporter, model, place), loader
 
 
 def race(

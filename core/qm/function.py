@@ -1,4 +1,4 @@
-"""Data sets that the user's own code makes: ``package.module:function``."""
+"""What the user's own code makes, a data set or a model: ``package.module:function``."""
 
 from __future__ import annotations
 

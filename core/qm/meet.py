@@ -22,6 +22,7 @@ from qm.measurement import Ratio
 from qm.metric import Metric, metric_change
 from qm.plugin import Artifact, Progress, Silent
 from qm.report import File, now
+from qm.source import is_function
 from qm.target import host
 
 ACCURACY_MARGIN = 0.01
@@ -121,13 +122,14 @@ class Meet:
         self._say(name, "opening")
         try:
             artifact, _ = self._stack.enter_context(runnable(path, self.catalog))
-            file = File.of(Artifact(path=path, format=artifact.format))
+            # What a function makes is on disk in its export only.
+            stored = artifact if is_function(path) else Artifact(path=path, format=artifact.format)
+            file = File.of(stored).model_copy(update={"path": str(path)})
             worker = self._stack.enter_context(self.terms.worker(artifact, self.catalog))
         except QmError as e:
             self.failures[place] = e
             return
-        nbytes = gzip_nbytes(Artifact(path=path, format=artifact.format))
-        self.contenders[place] = Contender(name, path, artifact, file, nbytes, worker)
+        self.contenders[place] = Contender(name, path, artifact, file, gzip_nbytes(stored), worker)
 
     def _judge(self) -> None:
         """On the same samples, against the first that can be run on all of them."""

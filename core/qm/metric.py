@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from qm.data import function
+from qm import function
 from qm.errors import QmError, UsageError
 from qm.interval import Interval, Z, of_mean, student
 from qm.strict import Strict

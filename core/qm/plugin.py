@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import pluggy
 from pydantic import BaseModel, ConfigDict, Field
 
+from qm import function
 from qm.errors import NotReady, PluginError, QmError, Unsupported, UsageError
 from qm.file import sha256, written
 from qm.progress import Progress, Silent
@@ -99,6 +100,7 @@ __all__ = [
     "Trial",
     "Unsupported",
     "UsageError",
+    "function",
     "hookimpl",
     "sha256",
     "written",
@@ -133,7 +135,8 @@ class Needs:
 class Card:
     """What a plugin declares. ``impl`` is a callable, or ``"package.module:function"``, imported when it is run.
 
-    ``requires`` names the distributions the implementation needs, ``"a | b"`` where either will do.
+    ``requires`` names the distributions the implementation needs, ``"a | b"`` where either will do; ``extra`` is the
+    extra of this project that installs them, where it is not called as the namespace.
     """
 
     kind: ClassVar[str] = "card"
@@ -142,6 +145,7 @@ class Card:
     impl: str | Callable[..., Any]
     options: type[Options] = Options
     requires: tuple[str, ...] = ()
+    extra: str | None = None
 
     def implementation(self) -> Callable[..., Any]:
         """The function itself, its module imported."""
@@ -156,8 +160,9 @@ class Card:
 class Loader(Card):
     """Turns a path into a model: ``impl(LoadJob) -> Model``.
 
-    ``suffixes`` are lower case with the dot; ``"/"`` is a folder. ``sniff`` tells by a look at the path, without a
-    framework, whether the loader knows the content, where several share a suffix.
+    ``suffixes`` are lower case with the dot; ``"/"`` is a folder, and ``":"`` a function, ``package.module:function``,
+    whose name is the job's path (see ``function``), and whose model needs a ``digest``. ``sniff`` tells by a look at
+    the path, without a framework, whether the loader knows the content, where several share a suffix.
     """
 
     kind: ClassVar[str] = "loader"
@@ -221,12 +226,16 @@ class Quantizer(Card):
 
 @dataclass(frozen=True, kw_only=True)
 class Exporter(Card):
-    """Writes a model: ``impl(ExportJob) -> Artifact``. ``suffix`` has its dot; ``gives`` is what loaders call it."""
+    """Writes a model: ``impl(ExportJob) -> Artifact``. ``suffix`` has its dot; ``gives`` is what loaders call it.
+
+    One that is ``float_only`` ends no route, but leads to methods that take what it gives.
+    """
 
     kind: ClassVar[str] = "exporter"
     takes: AbstractSet[str]
     gives: str
     suffix: str
+    float_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +262,8 @@ class Notes(list[str]):
 @dataclass(frozen=True, kw_only=True)
 class LoadJob:
     path: Path
-    options: Options = field(default_factory=Options)
+    options: Any = field(default_factory=Options)
+    notes: Notes = field(default_factory=Notes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,10 @@ from qm.errors import UsageError
 from qm.file import sha256, written
 from qm.measurement import Ratio
 from qm.recipe import Recipe
+from qm.source import is_function
 from qm.strict import Strict, complaint
 from qm.target import Target
-from qm.types import Activation, Artifact, OpTime
+from qm.types import Activation, Artifact, Model, OpTime
 from qm.verdict import Accuracy, Agreement
 
 KEPT_OPERATIONS = 80
@@ -59,6 +60,13 @@ class File(Strict):
         """The artifact's figures, hash included."""
         path = artifact.path
         return cls(path=str(path), format=artifact.format, nbytes=artifact.nbytes, sha256=sha256(path))
+
+    @classmethod
+    def of_source(cls, source: Path, model: Model) -> Self:
+        """The figures of what a model was loaded from; those of the model itself where a function made it."""
+        if is_function(source):
+            return cls(path=str(source), format=model.format, nbytes=model.nbytes(), sha256=model.digest())
+        return cls.of(Artifact(path=source, format=model.format))
 
 
 class Samples(Strict):

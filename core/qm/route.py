@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qm import target as targets
 from qm.catalog import Catalog, Found
@@ -13,6 +14,7 @@ from qm.file import refuse_overwrite
 from qm.plugin import Benchmark, Card, Exporter, Loader, Options, Planner, Quantizer
 from qm.recipe import Recipe
 from qm.scheme import Scheme
+from qm.source import check_there, stem
 from qm.target import Target
 
 
@@ -34,21 +36,41 @@ class QuantizeLeg:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bridge:
+    """How a float model gets into a format that the first quantizer takes: written by one, loaded by another."""
+
+    exporter: Found[Exporter]
+    loader: Found[Loader]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Route:
     """How a request is carried out, from the file that is read to the file that is written."""
 
     source: Path
     to: Path
     loader: Found[Loader]
+    load: Options
+    bridge: Bridge | None
     planners: tuple[PlanLeg, ...]
     quantizers: tuple[QuantizeLeg, ...]
     exporter: Found[Exporter]
     benchmark: Found[Benchmark] | None
     target: Target
 
+    @property
+    def reader(self) -> Found[Loader]:
+        """What gives the model that is quantized."""
+        return self.bridge.loader if self.bridge else self.loader
+
     def lines(self) -> list[str]:
         """The route in words, one step a line."""
-        steps = [f"load       {self.source} with {self.loader.plugin}"]
+        steps = [f"load       {self.source} with {self.loader.plugin}{_told(self.load)}"]
+        if self.bridge:
+            steps.append(
+                f"convert    to {self.bridge.loader.card.gives} with {self.bridge.exporter.plugin}, "
+                f"load that with {self.bridge.loader.plugin}"
+            )
         steps += [f"plan       with {p.found.plugin}{_told(p.options)}" for p in self.planners]
         steps += [f"quantize   with {q.found.plugin} to {q.default}{_told(q.options)}" for q in self.quantizers]
         steps += [f"export     to {self.to} with {self.exporter.plugin}"]
@@ -62,21 +84,31 @@ def _told(options: Options) -> str:
 
 
 def find_route(
-    source: Path, recipe: Recipe, catalog: Catalog, *, to: Path | None, has_data: bool, force: bool = False
+    source: Path,
+    recipe: Recipe,
+    catalog: Catalog,
+    *,
+    to: Path | None,
+    has_data: bool,
+    force: bool = False,
+    load: Mapping[str, Any] | None = None,
 ) -> Route:
-    """The route of a request.
+    """The route of a request; ``load`` is what the loader is told.
 
     Raises:
         RouteError: it cannot be carried out; each reason is in ``problems``.
     """
-    return _Search(source, recipe, catalog, has_data=has_data).route(to, force=force)
+    return _Search(source, recipe, catalog, has_data=has_data, load=load or {}).route(to, force=force)
 
 
 class _Search:
     """Collects every problem on the way, so that a user mends them in one go."""
 
-    def __init__(self, source: Path, recipe: Recipe, catalog: Catalog, *, has_data: bool) -> None:
+    def __init__(
+        self, source: Path, recipe: Recipe, catalog: Catalog, *, has_data: bool, load: Mapping[str, Any]
+    ) -> None:
         self.source, self.recipe, self.catalog, self.has_data = source, recipe, catalog, has_data
+        self.load = load
         self.problems: list[QmError] = []
         self.planners: list[PlanLeg] = []
         self.quantizers: list[QuantizeLeg] = []
@@ -88,12 +120,14 @@ class _Search:
         self._schemes()
         if self.problems or loader is None or target is None:
             raise RouteError(self.problems)
-        self._capabilities(loader)
-        fmt = self._chain(loader)
+        bridge = self._bridge(loader)
+        reader = bridge.loader if bridge else loader
+        self._capabilities(reader)
+        fmt = self._chain(reader)
         exporter = self._exporter(fmt, to)
         if self.problems or exporter is None:
             raise RouteError(self.problems)
-        place = to or self.source.with_name(f"{_stem(self.source)}.{self.quantizers[-1].default}{exporter.card.suffix}")
+        place = to or self.source.with_name(f"{stem(self.source)}.{self.quantizers[-1].default}{exporter.card.suffix}")
         try:
             if place.exists() and place.resolve() == self.source.resolve():
                 raise UsageError(
@@ -106,6 +140,8 @@ class _Search:
             source=self.source,
             to=place,
             loader=loader,
+            load=loader.options(dict(self.load)),
+            bridge=bridge,
             planners=tuple(self.planners),
             quantizers=tuple(self.quantizers),
             exporter=exporter,
@@ -158,15 +194,38 @@ class _Search:
 
     def _loader(self) -> Found[Loader] | None:
         try:
-            if not self.source.exists():
-                raise UsageError(f"model {str(self.source)!r} does not exist", hint="Check the path.")
+            check_there(self.source)
             takes = frozenset(self.quantizers[0].found.card.takes) if self.quantizers else None
             found = self.catalog.loader(self.source, gives=takes)
             found.check_ready()
+            self._told(found)
         except UsageError as e:
             self.problems.append(e)
             return None
         return found
+
+    def _told(self, loader: Found[Loader]) -> None:
+        try:
+            loader.options(dict(self.load))
+        except UsageError as e:
+            way_out = "An option of a method stands after its -p." if self.quantizers or self.planners else ""
+            raise UsageError(e.message, hint=f"{e.hint} {way_out}".strip()) from None
+
+    def _bridge(self, loader: Found[Loader]) -> Bridge | None:
+        """A way to what the first quantizer takes, where the loader does not give it; one that is ready, if any is."""
+        fmt, takes = loader.card.gives, self.quantizers[0].found.card.takes if self.quantizers else frozenset()
+        if fmt in takes:
+            return None
+        ways = [Bridge(exporter=e, loader=r) for e, r in self.catalog.bridges(fmt, takes)]
+        if not ways:
+            return None
+        way = next((w for w in ways if not w.exporter.lacking() and not w.loader.lacking()), ways[0])
+        for found in (way.exporter, way.loader):
+            try:
+                found.check_ready()
+            except UsageError as e:
+                self.problems.append(e)
+        return way
 
     def _schemes(self) -> None:
         """Every scheme asked for is offered by some stage, and what it needs is there."""
@@ -235,6 +294,11 @@ class _Search:
         try:
             found = self.catalog.exporter(fmt, to.suffix if to else None)
             found.check_ready()
+            if found.card.float_only:
+                raise UsageError(
+                    f"{found.plugin} writes float models only, as {found.card.suffix}",
+                    hint=self._alternatives(found.card.gives),
+                )
         except UsageError as e:
             self.problems.append(e)
             return None
@@ -249,7 +313,3 @@ class _Search:
 
 def _either(names: Sequence[str]) -> str:
     return " or ".join(names)
-
-
-def _stem(source: Path) -> str:
-    return source.name if source.is_dir() else source.stem

@@ -14,9 +14,10 @@ from qm import target as targets
 from qm.audit import Audit, Evidence, audit, profiled
 from qm.catalog import Catalog, Found
 from qm.contender import race, runnable
+from qm.crossing import cross
 from qm.data import open_data, suspicion
 from qm.errors import AuditFailed, QmError, UsageError
-from qm.file import refuse_overwrite, sha256, written
+from qm.file import refuse_overwrite, written
 from qm.journal import Journal
 from qm.judgement import quality_of
 from qm.layout import left_out, merged, work_out
@@ -54,13 +55,20 @@ class Run:
             to=request.to,
             has_data=request.data is not None,
             force=request.force,
+            load=request.load,
         )
+
+    @cached_property
+    def _original(self) -> Model:
+        """The model as its own loader gives it."""
+        return load_model(self.catalog.manager, self.route.loader, self.request.model, self.request.load, self.notes)
 
     @cached_property
     def model(self) -> Model:
         """The float model; raises UsageError where it is quantized already, or has nothing to quantize."""
-        loader = self.route.loader
-        model = load_model(self.catalog.manager, loader, self.request.model)
+        loader, bridge, model = self.route.reader, self.route.bridge, self._original
+        if bridge is not None:
+            model = cross(self.catalog.manager, bridge, model, self.notes)
         if Can.SCHEMES in loader.card.can:
             done = {name: s for name, s in model.schemes().items() if not s.is_float}
             if done:
@@ -121,7 +129,7 @@ class Run:
 
     def _journal(self) -> Journal:
         subject = {
-            "model": sha256(self.request.model),
+            "model": self._source.sha256,
             "data": self.split.whole.fingerprint if self.split.whole is not None else "made up",
             "seed": self.request.recipe.seed,
             "samples": self.request.recipe.samples,
@@ -240,19 +248,19 @@ class Run:
         wider = [s for s in offered if _bits(s) > _bits(leg.default) and s.granularity == leg.default.granularity]
         return min(wider, key=_bits, default=None)
 
-    def _float(self) -> Artifact:
-        return Artifact(path=self.request.model, format=self.route.loader.card.gives)
+    @cached_property
+    def _source(self) -> File:
+        return File.of_source(self.request.model, self._original)
 
     def _float_nbytes(self, artifact: Artifact) -> int:
         """Bytes of the float model in the artifact's own format: those of a file that also trains tell nothing."""
-        original = self._float()
-        return original.nbytes if original.format == artifact.format else self.model.nbytes()
+        return self._source.nbytes if self._source.format == artifact.format else self.model.nbytes()
 
     def _race(self, artifact: Artifact, seen: Audit) -> Ratio | None:
         if not self.request.benchmark or seen.broken or not self.split.judging or self.route.benchmark is None:
             return None
         try:
-            with runnable(self.request.model, self.catalog) as (reference, _):
+            with runnable(self.request.model, self.catalog, self.request.load, like=artifact.format) as (reference, _):
                 self.profile_before = profiled(reference, self.split.judging[0], self.catalog)
                 return race(
                     reference,
@@ -275,7 +283,7 @@ class Run:
         return Report(
             created=now(),
             command=self.request.command or self.request.again(),
-            model=File.of(self._float()),
+            model=self._source,
             artifact=File.of(artifact).model_copy(update={"path": str(final.path)}),
             accepted=not seen.broken,
             route=tuple(route.lines()),
@@ -327,6 +335,8 @@ class Run:
     def _distributions(self) -> set[str]:
         route = self.route
         cards: list[Found[Any]] = [route.loader, route.exporter]
+        if route.bridge is not None:
+            cards += [route.bridge.exporter, route.bridge.loader]
         cards += [leg.found for leg in route.planners] + [leg.found for leg in route.quantizers]
         named = {d.strip() for found in cards for text in found.card.requires for d in text.split("|")}
         return named | {self.catalog.manager.offer(found.namespace).distribution for found in cards}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,15 @@ from qm.plugin import (
 from qm.route import QuantizeLeg
 
 
-def load_model(manager: Manager, found: Found[Loader], path: Path) -> Model:
-    """The model in a file, by the loader that the route chose."""
-    job = LoadJob(path=path, options=found.options({}))
+def load_model(
+    manager: Manager,
+    found: Found[Loader],
+    path: Path,
+    told: Mapping[str, Any] | None = None,
+    notes: Notes | None = None,
+) -> Model:
+    """The model in a file, or that a function makes, by the loader that the route chose; ``told`` are its options."""
+    job = LoadJob(path=path, options=found.options(dict(told or {})), notes=Notes() if notes is None else notes)
     model = manager.perform("load", Step(found.plugin, job, lambda: found.card.implementation()(job)), Model)
     if model.format != found.card.gives:
         raise PluginError(found.plugin, f"it gave a model of format {model.format!r}, not {found.card.gives!r}")

@@ -130,6 +130,10 @@ class Model(ABC):
     def nbytes(self) -> int:
         """Bytes the model takes when stored."""
 
+    def digest(self) -> str:
+        """SHA-256 of all that the model holds, as hexadecimal digits; what a function makes has no file to tell by."""
+        raise Unsupported(f"a model of format {self.format!r} has no digest of its own")
+
     def layers(self) -> Sequence[Layer]:
         """Layers in execution order, by names that stay the same across loads and across quantization (Can.LAYERS)."""
         raise Unsupported(f"a model of format {self.format!r} does not list its layers")

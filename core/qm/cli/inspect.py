@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from qm.cli.request import add_load
 
 if TYPE_CHECKING:
     from qm.types import Layer, TensorSpec
@@ -44,7 +46,8 @@ class Inspection:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="a model file")
+    parser.add_argument("file", metavar="MODEL", type=Path, help="a file, a folder, or package.module:function")
+    add_load(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Load the file by its own loader and list what is in it."""
     from qm.cli.screen import show_json
 
-    seen = inspect(args.file)
+    seen = inspect(args.file, args.load)
     if args.json:
         show_json(_json(seen))
     else:
@@ -60,25 +63,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def inspect(path: Path) -> Inspection:
-    """Look into a model file.
+def inspect(path: Path, told: Mapping[str, str] | None = None) -> Inspection:
+    """Look into a model file, or what a function makes; ``told`` are the options of its loader.
 
     Raises:
         UsageError: it does not exist, or no installed plugin loads it.
     """
     from qm.catalog import Catalog
-    from qm.errors import Unsupported, UsageError
+    from qm.errors import Unsupported
     from qm.manager import blame
+    from qm.report import File
+    from qm.source import check_there
     from qm.step import load_model
-    from qm.types import Artifact
 
-    if not path.exists():
-        raise UsageError(f"model {str(path)!r} does not exist", hint="Check the path.")
+    check_there(path)
     catalog = Catalog()
     catalog.manager.activate(())
     found = catalog.loader(path)
     found.check_ready()
-    model = load_model(catalog.manager, found, path)
+    model = load_model(catalog.manager, found, path, told)
     layers, schemes = None, None
     with blame(found.plugin, f"listing the layers of {path.name!r}"):
         try:
@@ -88,7 +91,7 @@ def inspect(path: Path) -> Inspection:
             pass
         return Inspection(
             path=path,
-            nbytes=Artifact(path=path, format=model.format).nbytes,
+            nbytes=File.of_source(path, model).nbytes,
             format=model.format,
             loader=found.plugin,
             inputs=model.inputs(),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from qm.manager import Offer
     from qm.plugin import Card
 
+_WORDS = {"/": "a folder", ":": "a function"}
 SUMMARY = "List the installed plugins, or with --methods what they offer."
 
 
@@ -114,7 +115,7 @@ def offers_of(card: Card) -> str:
         case Quantizer():
             return ", ".join([card.default, *sorted(card.schemes - {card.default})])
         case Loader():
-            return f"{_listed('a folder' if s == '/' else s for s in card.suffixes)} to {card.gives}"
+            return f"{_listed(_WORDS.get(s, s) for s in card.suffixes)} to {card.gives}"
         case Exporter():
             return f"{_listed(card.takes)} to {card.suffix}"
         case Benchmark():

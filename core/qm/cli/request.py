@@ -24,7 +24,7 @@ class _Method(argparse.Action):
 
 
 class _Option(argparse.Action):
-    """``-o name=value`` belongs to the ``-p`` before it."""
+    """``-o name=value`` belongs to the ``-p`` before it, and to the loader where there is none."""
 
     def __call__(
         self,
@@ -36,20 +36,26 @@ class _Option(argparse.Action):
         name, equals, value = str(values).partition("=")
         if not equals or not name:
             parser.error(f"option {values!r} is not of the form NAME=VALUE")
-        if not namespace.stages:
-            parser.error(f"option {values!r} stands before any -p, and belongs to the one before it")
-        namespace.stages[-1][1][name.replace("-", "_")] = value
+        stages = getattr(namespace, "stages", None)
+        told = {name.replace("-", "_"): value}
+        if stages:
+            stages[-1][1].update(told)
+        else:
+            namespace.load = {**namespace.load, **told}
+
+
+def add_load(parser: argparse.ArgumentParser, words: str = "an option of the loader") -> None:
+    """Add ``-o``."""
+    parser.add_argument("-o", "--option", metavar="NAME=VALUE", dest="load", action=_Option, default={}, help=words)
 
 
 def add_request(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a request."""
-    parser.add_argument("model", metavar="MODEL", help="the file or folder of the model")
+    parser.add_argument("model", metavar="MODEL", help="the model: a file, a folder, or package.module:function")
     parser.add_argument(
         "-p", "--plugin", metavar="METHOD", dest="stages", action=_Method, help="a method, left to right; may repeat"
     )
-    parser.add_argument(
-        "-o", "--option", metavar="NAME=VALUE", dest="stages", action=_Option, help="an option of the -p before it"
-    )
+    add_load(parser, "an option of the -p before it; before any -p, of the loader")
     parser.add_argument("--scheme", help="w8a8, w8d8, w8, w4g32, w8a16, f16 ...; the method's own by default")
     parser.add_argument(
         "--rule",

@@ -24,6 +24,7 @@ def run_of(args: argparse.Namespace, recipe: Recipe, **more: Any) -> Run:
         to=Path(args.to) if args.to else None,
         force=args.force,
         command=shlex.join(["qm", *sys.argv[1:]]),
+        load=args.load,
         **more,
     )
     catalog = Catalog()

@@ -33,6 +33,7 @@ _DAMAGE = (
     NotImplementedError,
     OSError,
     RuntimeError,
+    TypeError,
     ValueError,
 )
 
@@ -156,7 +157,7 @@ def _header(f: IO[bytes], path: Path, subject: str) -> Header:
         first = version == (1, 0)
         read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(f)
-    except (ValueError, TokenError, SyntaxError, OverflowError, RecursionError, MemoryError) as e:
+    except (ValueError, TypeError, TokenError, SyntaxError, OverflowError, RecursionError, MemoryError) as e:
         raise _broken(path, f"is not NumPy's at {subject}, or is truncated ({_clause(e)})") from e
     return Header(tuple(shape), dtype, fortran, f.tell())
 

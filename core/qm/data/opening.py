@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from qm.data import archive, function, label
+from qm import function
+from qm.data import archive, label
 from qm.data.choice import Choice, choose, pick
 from qm.data.description import Description, Numbers, labels_in_order, labels_of_files
 from qm.data.fit import Fit, refuse_alien, text

@@ -21,7 +21,7 @@ from qm.errors import UsageError
 from qm.file import sha256
 from qm.journal import Journal
 from qm.measurement import Ratio
-from qm.plugin import Artifact, Notes, Progress, Recipe, Silent
+from qm.plugin import Notes, Progress, Recipe, Silent
 from qm.report import File, environment, rounded
 
 GOAL_DB = 6.0
@@ -86,8 +86,8 @@ class _Inquiry:
         rows = self._rows(errors, pair)
         facts = self._facts(pair, evidence, errors, rows, saturated, timing, speed)
         return Explanation(
-            artifact=_file(asked.artifact, pair.after.loader.card.gives),
-            baseline=_file(asked.baseline, pair.before.loader.card.gives),
+            artifact=File.of_source(pair.after.path, pair.after.model),
+            baseline=File.of_source(pair.before.path, pair.before.model),
             samples=len(evidence.judging),
             synthetic=evidence.synthetic,
             sqnr_db=rounded(errors.sqnr_db, 2),
@@ -299,7 +299,3 @@ def _journal(artifact: Path, notes: Notes) -> Journal:
     except OSError as e:
         notes.say(f"trials are not remembered: {str(place)!r} cannot be written ({e.strerror})")
     return Journal(None, {})
-
-
-def _file(path: Path, fmt: str) -> File:
-    return File.of(Artifact(path=path, format=fmt))

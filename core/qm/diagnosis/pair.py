@@ -12,8 +12,9 @@ from qm.catalog import Catalog, Found
 from qm.errors import QmError, UsageError
 from qm.file import sha256
 from qm.plugin import Can, Layer, Loader, Model, Notes, Quantizer, Recipe, Rule, Scheme, Stage
-from qm.report import Report, report_path
+from qm.report import File, Report, report_path
 from qm.route import Route, find_route
+from qm.source import check_there
 from qm.step import load_model
 
 SHOWN = 6
@@ -54,7 +55,7 @@ def open_pair(baseline: Path, artifact: Path, catalog: Catalog, notes: Notes) ->
     _check_ends(before, after)
     layers = _common(before, after, notes)
     schemes = after.model.schemes() if after.can(Can.SCHEMES) else {}
-    report = _report(artifact, baseline, notes)
+    report = _report(artifact, before, notes)
     if schemes and all(s.is_float for s in schemes.values()):
         notes.say("no layer of the artifact is quantized")
     recipe = report.recipe if report is not None else _guess(before, layers, schemes, catalog, notes)
@@ -62,8 +63,7 @@ def open_pair(baseline: Path, artifact: Path, catalog: Catalog, notes: Notes) ->
 
 
 def _side(path: Path, catalog: Catalog) -> Side:
-    if not path.exists():
-        raise UsageError(f"model {str(path)!r} does not exist", hint="Check the path.")
+    check_there(path)
     loader = catalog.loader(path)
     loader.check_ready()
     return Side(path, loader, load_model(catalog.manager, loader, path))
@@ -112,7 +112,7 @@ def _common(before: Side, after: Side, notes: Notes) -> tuple[Layer, ...]:
     return common
 
 
-def _report(artifact: Path, baseline: Path, notes: Notes) -> Report | None:
+def _report(artifact: Path, before: Side, notes: Notes) -> Report | None:
     place = report_path(artifact)
     if not place.exists():
         return None
@@ -121,8 +121,8 @@ def _report(artifact: Path, baseline: Path, notes: Notes) -> Report | None:
     except UsageError as e:
         notes.say(f"the report beside the artifact is of no use: {e.message}")
         return None
-    if report.model.sha256 != sha256(baseline):
-        notes.say(f"by its report, the artifact was made of another file than {baseline}: {report.model.path}")
+    if report.model.sha256 != File.of_source(before.path, before.model).sha256:
+        notes.say(f"by its report, the artifact was made of another file than {before.path}: {report.model.path}")
     if report.artifact.sha256 != sha256(artifact):
         notes.say("the artifact was changed after its report was written")
     return report

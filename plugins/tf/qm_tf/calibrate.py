@@ -54,6 +54,11 @@ def _take(stream: Stream, values: object, what: str, number: int) -> None:
         )
 
 
+def method_for(asked: str, bits: int = 8) -> str:
+    """The range method where none is asked: 16 bits have steps enough for all that was seen, 8 bits have not."""
+    return asked if asked != "auto" else "minmax" if bits == 16 else "percentile"
+
+
 def ranges(
     model: LiteModel, chain: Chain, streams: Mapping[int, Stream], *, method: str, percentile: float = 99.99
 ) -> dict[int, Range]:
@@ -61,7 +66,8 @@ def ranges(
     made: dict[int, Range] = {}
     for t, stream in streams.items():
         bits = chain.bits(model.graph, t)
-        low, high = choose_range(stream, method, bits=bits, symmetric=bits == 16, percentile=percentile)
+        chosen = method_for(method, bits)
+        low, high = choose_range(stream, chosen, bits=bits, symmetric=bits == 16, percentile=percentile)
         made[t] = (low, high) if low < high else (0.0, 1.0)  # Nothing but zeros: any scale holds them.
     return joined(chain, made)
 

@@ -43,8 +43,10 @@ class PtqOptions(Options):
         description="who writes the integers: ai-edge-quantizer, TensorFlow's converter, or the better of both by "
         "measured SQNR",
     )
-    ranges: Literal["minmax", "percentile", "mse", "entropy"] = Field(
-        default="minmax", description="how an activation's range is taken from what calibration saw"
+    ranges: Literal["auto", "minmax", "percentile", "mse", "entropy"] = Field(
+        default="auto",
+        description="how an activation's range is taken from what calibration saw; auto is percentile for 8 bits and "
+        "minmax for 16, and where TensorFlow's converter does it",
     )
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="share of values inside the range, for ranges=percentile, in percent"

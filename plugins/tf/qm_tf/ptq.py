@@ -106,7 +106,7 @@ def _instead(kind: str, asked: Scheme) -> Scheme | None:
 
 def unable(options: PtqOptions) -> str:
     """The option that TensorFlow's converter cannot honour; empty where it can all."""
-    if options.ranges != "minmax":
+    if options.ranges not in ("auto", "minmax"):
         return f"ranges={options.ranges}"
     if options.rounding == "gptq":
         return "rounding=gptq"
@@ -163,7 +163,9 @@ def _calibrated(job: QuantizeJob, model: LiteModel, plan: Plan, options: PtqOpti
     if job.data is None:
         what = "io=int8" if not any(s.is_static for s in plan.schemes()) else "a scheme with static activations"
         raise UsageError(f"tf.ptq needs samples to calibrate for {what}", hint="Give a few dozen with --data.")
-    streams = calibrate.observe(model, drawn.tensors, job.data, method=options.ranges, progress=job.progress)
+    streams = calibrate.observe(
+        model, drawn.tensors, job.data, method=calibrate.method_for(options.ranges), progress=job.progress
+    )
     ranges = calibrate.ranges(model, drawn, streams, method=options.ranges, percentile=options.percentile)
     job.activations.extend(seen(model, drawn, streams, ranges))
     return Calibrated(drawn, ranges)
