@@ -14,11 +14,12 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from qm.plugin import LoadJob, PluginError, Unsupported, UsageError
-from qm_tf import cache, convert, flat
-from qm_tf.model import KerasModel, LiteModel, SavedModel
 
 if "tensorflow" not in importlib.metadata.packages_distributions():
     pytest.skip("TensorFlow is not installed", allow_module_level=True)
+
+from qm_tf import cache, convert, flat
+from qm_tf.model import KerasModel, LiteModel, SavedModel
 
 Told = dict[str, dict[str, Any]]
 

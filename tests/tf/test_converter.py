@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from qm.plugin import LoadJob, Notes, Plan, PluginError, Scheme, Silent, Unsupported, UsageError
-from qm_tf import convert, converter, flat
-from qm_tf.model import KerasModel, LiteModel
 
 if "tensorflow" not in importlib.metadata.packages_distributions():
     pytest.skip("TensorFlow is not installed", allow_module_level=True)
+
+from qm_tf import convert, converter, flat
+from qm_tf.model import KerasModel, LiteModel
 
 Quantize = Callable[..., bytes]
 

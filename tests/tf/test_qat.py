@@ -8,11 +8,12 @@ import pytest
 
 from qm.numerics import sqnr_db
 from qm.plugin import Notes, Plan, PluginError, QuantizeJob, Scheme, UsageError
-from qm_tf import cache, ptq, qat
-from qm_tf.option import PtqOptions, QatOptions
 
 if "tensorflow" not in importlib.metadata.packages_distributions():
     pytest.skip("TensorFlow is not installed", allow_module_level=True)
+
+from qm_tf import cache, ptq, qat
+from qm_tf.option import PtqOptions, QatOptions
 
 
 @pytest.fixture(autouse=True)

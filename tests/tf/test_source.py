@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import zipfile
 from collections.abc import Callable
@@ -11,9 +12,13 @@ from typing import Any
 import pytest
 
 from qm.plugin import Unsupported, UsageError
-from qm_tf import source
 
-h5py = pytest.importorskip("h5py", reason="h5py is not installed, which comes with TensorFlow")
+if "tensorflow" not in importlib.metadata.packages_distributions():
+    pytest.skip("TensorFlow is not installed", allow_module_level=True)
+
+import h5py
+
+from qm_tf import source
 
 Archive = Callable[..., Path]
 
