@@ -43,12 +43,17 @@ def error_db(model, made):
 
 
 def test_training_brings_four_bits_closer_to_the_float_model_than_rounding(mlp):
-    asked = job(mlp, data=features(2000), epochs=4)
-    rounded = ptq.quantize(QuantizeJob(model=mlp, plan=asked.plan, data=features(300), options=PtqOptions()))
+    asked = job(mlp, data=features(2000), epochs=4, learning_rate=1e-3)
+
+    def rounded(**options):
+        told = PtqOptions(**options)
+        return ptq.quantize(QuantizeJob(model=mlp, plan=asked.plan, data=features(300), options=told))
+
     trained = qat.quantize(asked)
     assert trained.schemes() == asked.plan.layers
-    # Random weights of 64 inputs leave little to learn; on real networks it is far more.
-    assert error_db(mlp, trained) > error_db(mlp, rounded) + 1.0
+    assert error_db(mlp, trained) > error_db(mlp, rounded(rounding="nearest", weights="minmax")) + 2.0
+    # GPTQ leaves little to learn where weights and inputs are noise.
+    assert error_db(mlp, trained) > error_db(mlp, rounded())
     assert any("the file answers in LiteRT" in note for note in asked.notes)
 
 
