@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
-
 from qm.plugin import Unsupported, UsageError
 
 Config = dict[str, Any]
@@ -93,6 +91,8 @@ def _head(path: Path) -> bytes:
 
 
 def _hdf5(path: Path) -> KerasFile:
+    import h5py  # It comes with TensorFlow; a .tflite is read without either.
+
     try:
         with h5py.File(path, "r") as file:
             attributes = dict(file.attrs)
