@@ -1,0 +1,1 @@
+"""PyTorch: loading, quantizing, compiling and running what torch.export captures."""

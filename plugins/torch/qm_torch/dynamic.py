@@ -1,0 +1,33 @@
+"""Dynamic quantization: integer weights, and activations in ranges found anew at each run."""
+
+from __future__ import annotations
+
+from qm.plugin import QuantizeJob
+from qm_torch import layer, qdq, share, trace
+from qm_torch.constant import erase_unused
+from qm_torch.fold import fold
+from qm_torch.model import TorchModel
+from qm_torch.option import DYNAMIC
+
+
+def quantize(job: QuantizeJob) -> TorchModel:
+    """The model with its layers as the plan asks.
+
+    Raises:
+        UsageError: the model is quantized already.
+        Unsupported: the plan asks for a layer or scheme that there is not.
+        PluginError: what was made is not what the plan asks for.
+    """
+    model = share.checked(job, "torch.dynamic", DYNAMIC)
+    if not job.plan.quantized():
+        return model.with_program(model.program)
+    gm = fold(trace.opened(model.program))
+    chosen = [node for node, name in layer.named(gm.graph).items() if not job.plan[name].is_float]
+    bits = share.activation_bits(job)
+    qdq.weights(gm, chosen)
+    for node in chosen:
+        qdq.dynamic(gm, node, bits=bits)
+    erase_unused(gm)
+    made = model.with_program(trace.closed(gm, model.program))
+    share.verify(made, job)
+    return made
