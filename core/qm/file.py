@@ -27,6 +27,27 @@ def refuse_overwrite(path: Path, *, force: bool) -> None:
         raise UsageError(f"the folder {str(folder)!r} cannot be written", hint="Name another file with --to.")
 
 
+def contents(path: Path, kind: str, *, most: int | None = None) -> bytes:
+    """The bytes of a model's file, the first ``most`` where that is told; ``kind`` is what it should be: an ONNX file.
+
+    Raises:
+        UsageError: it is not there, is a folder, is empty, or cannot be read.
+    """
+    if path.is_dir():
+        raise UsageError(f"{str(path)!r} is a folder, not {kind}", hint="Name the file in it.")
+    try:
+        with path.open("rb") as f:
+            read = f.read() if most is None else f.read(most)
+    except FileNotFoundError:
+        raise UsageError(f"model {str(path)!r} does not exist", hint="Check the path.") from None
+    except OSError as e:
+        reason = (e.strerror or str(e)).lower()
+        raise UsageError(f"model {str(path)!r} cannot be read: {reason}", hint="Check its permissions.") from e
+    if not read:
+        raise UsageError(f"model {str(path)!r} is empty", hint="Download it, or write it again.")
+    return read
+
+
 @contextmanager
 def written(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to, renamed to ``path`` at the end, removed on any error.

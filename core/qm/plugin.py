@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qm import function
 from qm.errors import NotReady, PluginError, QmError, Unsupported, UsageError
-from qm.file import sha256, written
+from qm.file import contents, sha256, written
 from qm.progress import Progress, Silent
 from qm.recipe import Recipe, Rule, Stage
 from qm.scheme import F16, FLOAT, Activations, Granularity, Scheme
@@ -49,6 +49,7 @@ from qm.types import (
     Plan,
     Session,
     TensorSpec,
+    unique,
 )
 
 __all__ = [
@@ -100,9 +101,11 @@ __all__ = [
     "Trial",
     "Unsupported",
     "UsageError",
+    "contents",
     "function",
     "hookimpl",
     "sha256",
+    "unique",
     "written",
 ]
 

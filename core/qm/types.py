@@ -64,6 +64,20 @@ class Layer:
     tied: str | None = None
 
 
+def unique(names: Iterable[str]) -> list[str]:
+    """The names, those that came before with a dot and a number added."""
+    seen: set[str] = set()
+    made: list[str] = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in seen:
+            number += 1
+            candidate = f"{name}.{number}"
+        seen.add(candidate)
+        made.append(candidate)
+    return made
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hazard:
     """A layer whose integer weights break a bound that the kernels of some CPUs rely on; ``seen`` is a clause."""

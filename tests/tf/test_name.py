@@ -1,5 +1,6 @@
 import pytest
 
+from qm.plugin import unique
 from qm_tf import name
 
 
@@ -31,7 +32,7 @@ def test_what_all_names_begin_with_goes() -> None:
 
 
 def test_names_that_came_before_get_a_number() -> None:
-    assert name.unique(["a", "b", "a", "a.2", "a"]) == ["a", "b", "a.2", "a.2.2", "a.3"]
+    assert unique(["a", "b", "a", "a.2", "a"]) == ["a", "b", "a.2", "a.2.2", "a.3"]
 
 
 def test_a_second_traces_numbers_go_where_keras_knows_the_layers() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qm_tf.weight import METHODS, bounds
+from qm_tf.weight import bounds
+
+METHODS = ("minmax", "mse", "octav")
 
 WEIGHT = np.random.default_rng(3).standard_t(4, (8, 3, 3, 16)).astype(np.float32)
 

@@ -13,11 +13,13 @@ from qm.numerics.affine import (
     quantize,
     storage,
 )
+from qm.numerics.clip import weight_clips
 from qm.numerics.comparison import Comparison, Tally
 from qm.numerics.histogram import activation, histogram
 from qm.numerics.metric import cosine, slice_sqnr_db, sqnr_db, top1_agreement
 from qm.numerics.pack import pack_int4, unpack_int4
 from qm.numerics.range import METHODS, choose_range, expected_error, needs_histogram
+from qm.numerics.rounding import Moments, nearest_results
 from qm.numerics.saturation import SAFE_SUM, pair_safe_scales, saturating_dot, worst_pair_sum
 from qm.numerics.stream import Stream
 
@@ -26,6 +28,7 @@ __all__ = [
     "SAFE_SUM",
     "Comparison",
     "Grid",
+    "Moments",
     "Stream",
     "Tally",
     "activation",
@@ -39,6 +42,7 @@ __all__ = [
     "grid_for_range",
     "histogram",
     "limits",
+    "nearest_results",
     "needs_histogram",
     "pack_int4",
     "pair_safe_scales",
@@ -49,5 +53,6 @@ __all__ = [
     "storage",
     "top1_agreement",
     "unpack_int4",
+    "weight_clips",
     "worst_pair_sum",
 ]

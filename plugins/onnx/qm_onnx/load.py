@@ -9,7 +9,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, external_data_helper
 
-from qm.plugin import LoadJob, UsageError
+from qm.plugin import LoadJob, UsageError, contents
 from qm_onnx import graph
 from qm_onnx.model import OnnxModel
 from qm_onnx.normalize import normalize
@@ -54,18 +54,7 @@ def read(path: Path) -> ModelProto:
 
 
 def _content(path: Path) -> bytes:
-    if path.is_dir():
-        raise UsageError(f"{str(path)!r} is a folder, not an ONNX file", hint="Name the .onnx file in it.")
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"model {str(path)!r} does not exist", hint="Check the path.") from None
-    except OSError as e:
-        reason = (e.strerror or str(e)).lower()
-        raise UsageError(f"model {str(path)!r} cannot be read: {reason}", hint="Check its permissions.") from e
-    if not content:
-        raise UsageError(f"model {str(path)!r} is empty", hint="Download or export it again.")
-    return content
+    return contents(path, "an ONNX file")
 
 
 def _parse(path: Path, content: bytes) -> ModelProto:

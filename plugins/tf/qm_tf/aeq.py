@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from ai_edge_quantizer import qtyping, quantizer
 
-from qm.plugin import F16, Activations, Array, Plan, PluginError, Scheme
-from qm_tf import flat, name, runtime, weight
+from qm.plugin import F16, Activations, Array, Plan, PluginError, Scheme, unique
+from qm_tf import flat, runtime, weight
 from qm_tf.calibrate import Range
 from qm_tf.chain import BLIND, Chain
 from qm_tf.graph import Graph
@@ -192,8 +192,8 @@ def prepared(model: LiteModel) -> bytes:
     for code, kind in zip(made.operatorCodes, _kinds(made), strict=True):
         code.builtinCode = CODES.get(STAND_INS.get(kind, ""), max(code.builtinCode, code.deprecatedBuiltinCode))
     tensors = [t for graph in made.subgraphs for t in graph.tensors]
-    for tensor, unique in zip(tensors, name.unique(flat.text(t.name) for t in tensors), strict=True):
-        tensor.name = unique.encode()
+    for tensor, text in zip(tensors, unique(flat.text(t.name) for t in tensors), strict=True):
+        tensor.name = text.encode()
     made.signatureDefs = made.signatureDefs or []
     for signature in made.signatureDefs:
         signature.signatureKey = signature.signatureKey or b"serving_default"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from qm.plugin import Layer
+from qm.plugin import Layer, unique
 from qm_tf import flat, name
 from qm_tf.graph import Graph, Op
 
@@ -75,7 +75,7 @@ def find(graph: Graph) -> list[Found]:
     names = [name.layer_name(f.kind, graph.name(f.weights[0]), graph.name(f.output)) for f in found]
     if not any(graph.name(f.weights[0]).endswith(name.KERNEL) for f in found):
         names = name.without_model(names)
-    named = name.unique(n or f"{f.kind.lower()}_{f.op.number}" for n, f in zip(names, found, strict=True))
+    named = unique(n or f"{f.kind.lower()}_{f.op.number}" for n, f in zip(names, found, strict=True))
     return [Found(n, f.kind, f.op, f.weights, f.restored) for n, f in zip(named, found, strict=True)]
 
 

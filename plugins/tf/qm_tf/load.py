@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from qm.plugin import LoadJob, UsageError
+from qm.plugin import LoadJob, UsageError, contents
 from qm_tf import flat
 from qm_tf.damage import damage
 from qm_tf.model import LiteModel
@@ -58,17 +58,7 @@ def opened(path: Path) -> LiteModel:
 
 def read(path: Path) -> bytes:
     """The file's bytes, once they look like a TensorFlow Lite model."""
-    if path.is_dir():
-        raise UsageError(f"{str(path)!r} is a folder, not a .tflite file", hint="Name the file in it.")
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"model {str(path)!r} does not exist", hint="Check the path.") from None
-    except OSError as e:
-        reason = (e.strerror or str(e)).lower()
-        raise UsageError(f"model {str(path)!r} cannot be read: {reason}", hint="Check its permissions.") from e
-    if not content:
-        raise UsageError(f"model {str(path)!r} is empty", hint="Download or convert it again.")
+    content = contents(path, "a .tflite file")
     if content[4:8] != flat.MAGIC:
         what = next((text for at, magic, text in _OTHERS if content[at : at + len(magic)] == magic), None)
         raise UsageError(

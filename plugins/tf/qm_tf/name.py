@@ -62,20 +62,6 @@ def without_model(names: Sequence[str]) -> list[str]:
     return ["/".join(n.split("/")[shared:]) for n in names]
 
 
-def unique(names: Iterable[str]) -> list[str]:
-    """The names, those that came before with a dot and a number added."""
-    seen: set[str] = set()
-    made: list[str] = []
-    for name in names:
-        candidate, number = name, 1
-        while candidate in seen:
-            number += 1
-            candidate = f"{name}.{number}"
-        seen.add(candidate)
-        made.append(candidate)
-    return made
-
-
 def original(names: Sequence[str], layers: Iterable[str]) -> list[str]:
     """The names under which Keras knows the layers, where tracing a model anew has numbered all of them again.
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from qm.plugin import unique
 from qm_tf import flat, name
 from qm_tf.graph import Graph
 from qm_tf.layer import find
@@ -36,8 +37,8 @@ def normalize(model: Any, *, layers: Sequence[str] = ()) -> Any:
         names.setdefault(f.output, short)
     _name_the_rest(graph, names)
     order = sorted(names, key=lambda n: (n not in {*graph.inputs, *graph.outputs}, not _is_kernel(names[n]), n))
-    for number, unique in zip(order, name.unique(names[n] for n in order), strict=True):
-        graph.tensor(number).name = unique.encode()
+    for number, text in zip(order, unique(names[n] for n in order), strict=True):
+        graph.tensor(number).name = text.encode()
     _strip(made)
     return made
 

@@ -16,13 +16,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from qm.plugin import Array, Dataset, Plan, Progress
+from qm.numerics import Moments, nearest_results
+from qm.plugin import Array, Dataset, Plan, Progress, unique
 from qm_tf import flat, name, runtime
 from qm_tf.graph import Graph
 from qm_tf.layer import Found
 from qm_tf.model import LiteModel
-
-Floats = NDArray[np.float64]
 
 SAMPLES = 256
 POSITIONS = 256
@@ -34,41 +33,7 @@ WIDEST = 4096
 _MEMORY = 1 << 25
 """How many products are kept at a time, in numbers of 8 bytes."""
 
-_WAITING = 1 << 21
-_DAMPING = 0.01
 _GOLDEN = (5**0.5 - 1) / 2
-
-
-class Moments:
-    """What a layer's inputs were: the means of each, and of the products of each two.
-
-    Rows are multiplied many at a time: one product of matrices costs much, whatever its size, where others compute too.
-    """
-
-    def __init__(self, inputs: int) -> None:
-        self._rows = 0
-        self._total: Floats = np.zeros(inputs)
-        self._products: Floats = np.zeros((inputs, inputs))
-        self._waiting: list[NDArray[np.float32]] = []
-
-    def update(self, inputs: NDArray[np.float32]) -> None:
-        """Take in inputs ``(rows, inputs)``."""
-        self._waiting.append(inputs)
-        if sum(w.size for w in self._waiting) >= _WAITING:
-            self._multiply()
-
-    def means(self) -> tuple[Floats, Floats]:
-        """Those of the inputs ``(inputs,)`` and of their products ``(inputs, inputs)``."""
-        self._multiply()
-        return self._total / self._rows, self._products / self._rows
-
-    def _multiply(self) -> None:
-        if self._waiting:
-            rows = np.concatenate(self._waiting)
-            self._waiting = []
-            self._rows += len(rows)
-            self._total += rows.sum(axis=0, dtype=np.float64)
-            self._products += rows.T @ rows
 
 
 def fitting(model: LiteModel, plan: Plan, *, most_bits: int) -> list[Found]:
@@ -114,26 +79,6 @@ def rounded(
             _set_weight(native, f, made.reshape(weight.shape))
             _set_bias(native, model, f, (rows - made) @ mean)
     return model.with_content(flat.serialize(native))
-
-
-def nearest_results(weight: Floats, products: Floats, steps: Floats, high: int) -> Floats:
-    """The weight ``(out, in)`` on the grid of ``steps`` ``(out,)``, column by column, the worst inputs first.
-
-    ``products`` are the means of the products of each two inputs ``(in, in)``.
-    Source: Frantar et al., "GPTQ: accurate post-training quantization for generative pre-trained transformers", 2023,
-    section 3, columns in the order of their inputs' power.
-    """
-    low = -high if high >= 127 else -high - 1
-    power = np.diag(products)
-    damped = products + np.diag(np.where(power == 0, 1.0, 0.0) + _DAMPING * (power.mean() or 1.0))
-    order = np.argsort(-power, kind="stable")
-    upper = np.linalg.cholesky(np.linalg.inv(damped[order][:, order])).T
-    rest, made = weight[:, order].copy(), np.empty_like(weight)
-    for i in range(weight.shape[1]):
-        column = np.clip(np.rint(rest[:, i] / steps), low, high) * steps
-        made[:, order[i]] = column
-        rest[:, i:] -= np.outer((rest[:, i] - column) / upper[i, i], upper[i, i:])
-    return made
 
 
 def _inputs(graph: Graph, f: Found) -> int:
@@ -219,7 +164,7 @@ def _set_bias(native: Any, model: LiteModel, f: Found, change: Array) -> None:
     tensor = schema.TensorT()
     tensor.shape, tensor.type, tensor.hasRank = [len(change)], schema.TensorType.FLOAT32, True
     names = [flat.text(t.name) for t in main.tensors]
-    tensor.name = name.unique([*names, f.name + name.BIAS])[-1].encode()
+    tensor.name = unique([*names, f.name + name.BIAS])[-1].encode()
     tensor.buffer = _buffer(native, change if there is None else there + change)
     main.tensors.append(tensor)
     main.operators[f.op.number] = op = copy.copy(f.op.native)

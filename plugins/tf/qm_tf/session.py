@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qm.plugin import Activations, Array, Batch, BenchmarkJob, OpTime, Session, TensorSpec
+from qm.plugin import Activations, Array, Batch, BenchmarkJob, OpTime, Session, TensorSpec, unique
 from qm_tf import alone, name, runtime
 from qm_tf.graph import Graph, Op
 from qm_tf.layer import TABLES, Found, find
@@ -83,7 +83,7 @@ class LiteSession(Session):
         whole = Runner(self._model.interpreter(threads=self._threads, extra_outputs=extra), self._names)
         values = whole.run(batch) | {d["index"]: runtime.fed(np.asarray(batch[d["name"]]), d) for d in whole.inputs}
         layers = {f.op.number: f for f in find(self._loaded)}
-        names = name.unique(_name(graph, op, layers.get(op.number)) for op in ops)
+        names = unique(_name(graph, op, layers.get(op.number)) for op in ops)
         return [self._timed(op, n, layers.get(op.number), values) for op, n in zip(ops, names, strict=True)]
 
     def _timed(self, op: Op, text: str, layer: Found | None, values: dict[int, Array]) -> OpTime:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from qm.plugin import Unsupported, UsageError
+from qm.plugin import Unsupported, UsageError, contents
 
 Config = dict[str, Any]
 
@@ -75,19 +75,7 @@ def read(path: Path) -> KerasFile:
 
 
 def _head(path: Path) -> bytes:
-    if path.is_dir():
-        raise UsageError(f"{str(path)!r} is a folder, not a Keras file", hint="Name the file in it.")
-    try:
-        with path.open("rb") as f:
-            head = f.read(256)
-    except FileNotFoundError:
-        raise UsageError(f"model {str(path)!r} does not exist", hint="Check the path.") from None
-    except OSError as e:
-        reason = (e.strerror or str(e)).lower()
-        raise UsageError(f"model {str(path)!r} cannot be read: {reason}", hint="Check its permissions.") from e
-    if not head:
-        raise UsageError(f"model {str(path)!r} is empty", hint=AGAIN)
-    return head
+    return contents(path, "a Keras file", most=256)
 
 
 def _hdf5(path: Path) -> KerasFile:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,9 @@ class Best:
     agreement: float
     sqnr_db: float
     content: bytes
+    simulation_db: float = EXACT_DB
+    parts_at: str = ""
+    """How near what was trained comes to what this file gives in LiteRT, and from which operation on it does not."""
 
     def beats(self, other: Best) -> bool:
         return (self.agreement, self.sqnr_db) > (other.agreement, other.sqnr_db)
@@ -101,15 +104,15 @@ def work(job: process.Event, emit: process.Emit) -> process.Event:
     run.go(emit)
     with written(Path(job["to"]), force=True) as place:
         place.write_bytes(run.best.content)
-    simulation_db, parts_at = run.faithful()
     return {
         "epoch": run.best.epoch,
         "agreement": run.best.agreement,
         "sqnr_db": run.best.sqnr_db,
         "start_agreement": run.start.agreement,
         "start_sqnr_db": run.start.sqnr_db,
-        "simulation_db": simulation_db,
-        "parts_at": parts_at,
+        "exact": run.best.simulation_db >= EXACT_DB,
+        "simulation_db": run.best.simulation_db,
+        "parts_at": run.best.parts_at,
     }
 
 
@@ -138,7 +141,8 @@ class _Run:
                 emit({"step": epoch * self.steps + step + 1, "loss": loss})
             reached = self._judged(epoch + 1, self.network.written())
             if reached.beats(self.best):
-                self.best = reached
+                simulation_db, parts_at = self._faithful(reached.content)
+                self.best = replace(reached, simulation_db=simulation_db, parts_at=parts_at)
             self.done = epoch + 1
             self._save()
             emit({"epoch": self.done, "agreement": reached.agreement, "sqnr_db": reached.sqnr_db})
@@ -206,12 +210,12 @@ class _Run:
         names = self.network.input_names
         return runtime.run(interpreter, {n: a[chosen][None] for n, a in zip(names, self.task.inputs, strict=True)})
 
-    def faithful(self) -> tuple[float, str]:
-        """SQNR of what was trained to what its file gives in LiteRT, on held-out samples; and where they part.
+    def _faithful(self, content: bytes) -> tuple[float, str]:
+        """SQNR of the network to what its file gives in LiteRT, on held-out samples; and where they part, if they do.
 
         That is the first operation whose result is off by more than a file may be.
         """
-        content, few = self.network.written(), self.task.check[:SEEN]
+        few = self.task.check[:SEEN]
         names = {t: f"{op.kind} {self.network.graph.name(t)!r}" for op in self.network.graph.ops for t in op.outputs}
         numbers = [t for t in names if self.network.graph.type(t) in ("FLOAT32", "INT8", "INT16")]
         simulated = self.network([tf.constant(a[few]) for a in self.task.inputs], numbers)
@@ -223,8 +227,9 @@ class _Run:
             for t, own in zip(numbers, simulated, strict=True):
                 tallies[t].update(runtime.restored(values[t], details[t]).reshape(-1), own.numpy()[place].reshape(-1))
         reached = {t: min(float(tally.sqnr_db), EXACT_DB) for t, tally in tallies.items()}
-        parts = next((names[t] for t in numbers if reached[t] < FAITHFUL_DB), "")
-        return min(reached.get(t, EXACT_DB) for t in self.task.numbers), parts
+        answers_db = min(reached.get(t, EXACT_DB) for t in self.task.numbers)
+        parts = (names[t] for t in numbers if reached[t] < FAITHFUL_DB)
+        return answers_db, next(parts, "") if answers_db < FAITHFUL_DB else ""
 
     def _save(self) -> None:
         state = {f"v{i}": v.numpy() for i, v in enumerate([*self.variables, *self.adam.slots])}
@@ -233,7 +238,8 @@ class _Run:
                 f,
                 done=self.done,
                 best=np.frombuffer(self.best.content, np.uint8),
-                reached=np.array([self.best.epoch, self.best.agreement, self.best.sqnr_db]),
+                reached=np.array([self.best.epoch, self.best.agreement, self.best.sqnr_db, self.best.simulation_db]),
+                parts_at=self.best.parts_at,
                 **state,
             )
 
@@ -244,8 +250,9 @@ class _Run:
         with np.load(path) as state:
             for i, v in enumerate([*self.variables, *self.adam.slots]):
                 v.assign(state[f"v{i}"])
-            epoch, agreement, sqnr_db = state["reached"]
-            self.best = Best(int(epoch), float(agreement), float(sqnr_db), state["best"].tobytes())
+            epoch, agreement, sqnr_db, simulation_db = map(float, state["reached"])
+            content, parts_at = state["best"].tobytes(), str(state["parts_at"])
+            self.best = Best(int(epoch), agreement, sqnr_db, content, simulation_db, parts_at)
             self.done = int(state["done"])
 
 

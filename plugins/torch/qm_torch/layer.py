@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
-from qm.plugin import Layer
+from qm.plugin import Layer, unique
 
 _ATEN = torch.ops.aten
 
@@ -167,20 +167,6 @@ def batch(program: ExportedProgram) -> Any:
     shapes = [n.meta["val"].shape for n in ends if isinstance(n.meta.get("val"), torch.Tensor)]
     firsts = {_length(shape[0]) if len(shape) else 1 for shape in shapes}
     return firsts.pop() if len(firsts) == 1 and 0 not in firsts else 1
-
-
-def unique(names: Iterable[str]) -> list[str]:
-    """The names, those that came before with a dot and a number added."""
-    seen: set[str] = set()
-    made: list[str] = []
-    for name in names:
-        candidate, number = name, 1
-        while candidate in seen:
-            number += 1
-            candidate = f"{name}.{number}"
-        seen.add(candidate)
-        made.append(candidate)
-    return made
 
 
 def _length(size: Any) -> Any:

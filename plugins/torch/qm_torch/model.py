@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from qm.plugin import Array, Batch, Layer, Model, Scheme, TensorSpec, Unsupported, UsageError
+from qm.plugin import Array, Batch, Layer, Model, Scheme, TensorSpec, Unsupported, UsageError, unique
 from qm_torch import layer, scheme
 from qm_torch.activation import result
 from qm_torch.layer import Found
@@ -204,7 +204,7 @@ def output_names(program: ExportedProgram) -> list[str]:
     specs = [s for s in program.graph_signature.output_specs if s.kind.name == "USER_OUTPUT"]
     paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(spec.num_leaves)), spec))
     tensors = [path for s, (path, _) in zip(specs, paths, strict=True) if type(s.arg).__name__ == "TensorArgument"]
-    return layer.unique(_path(path) or f"output_{number}" for number, path in enumerate(tensors))
+    return unique(_path(path) or f"output_{number}" for number, path in enumerate(tensors))
 
 
 def _path(path: tuple[Any, ...]) -> str:

@@ -11,7 +11,7 @@ import torch
 from executorch.extension.pybindings import portable_lib
 from executorch.runtime import Runtime, Verification
 
-from qm.plugin import Array, Batch, BenchmarkJob, Unsupported, UsageError
+from qm.plugin import Array, Batch, BenchmarkJob, Unsupported, UsageError, contents
 from qm_torch.feed import Feed
 from qm_torch.manifest import KEY, Manifest, Port
 from qm_torch.session import CompiledSession
@@ -92,15 +92,7 @@ def open_session(job: BenchmarkJob) -> CompiledSession:
 
 
 def _content(path: Path) -> bytes:
-    if path.is_dir():
-        raise UsageError(f"{str(path)!r} is a folder, not a .pte file", hint="Name the file in it.")
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"model {str(path)!r} does not exist", hint="Check the path.") from None
-    except OSError as e:
-        reason = (e.strerror or str(e)).lower()
-        raise UsageError(f"model {str(path)!r} cannot be read: {reason}", hint="Check its permissions.") from e
+    content = contents(path, "a .pte file")
     if content[4:8] != MAGIC:
         raise UsageError(f"{str(path)!r} is not an ExecuTorch program", hint="Name a .pte file.")
     return content
