@@ -22,7 +22,7 @@ def quantize(job: QuantizeJob) -> TorchModel:
     if not job.plan.quantized():
         return model.with_program(model.program)
     gm = fold(trace.opened(model.program))
-    chosen = [node for node, name in layer.named(gm.graph).items() if not job.plan[name].is_float]
+    chosen = layer.schemes(gm.graph, job.plan)
     bits = share.activation_bits(job)
     qdq.weights(gm, chosen)
     for node in chosen:

@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
-from qm.plugin import Layer, unique
+from qm.plugin import Layer, Plan, Scheme, unique
 
 _ATEN = torch.ops.aten
 
@@ -104,6 +104,11 @@ def kind(node: Node) -> str:
 def named(graph: Graph) -> dict[Node, str]:
     """The layers of any graph made of a stamped program (``program.module().graph``, prepared or not), by node."""
     return {n: name for n in graph.nodes if is_operator(n) and (name := _stamped(n))}
+
+
+def schemes(graph: Graph, plan: Plan) -> dict[Node, Scheme]:
+    """What the plan asks for, of the layers that are to be quantized, by node."""
+    return {node: plan[name] for node, name in named(graph).items() if not plan[name].is_float}
 
 
 def stamp(program: ExportedProgram) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from qm.numerics import grid_for_range
+from collections.abc import Mapping
+
+from torch.fx import GraphModule, Node
+
+from qm.numerics import Grid, grid_for_range
 from qm.plugin import QuantizeJob
 from qm_torch import annotation, layer, note, qdq, range, share, trace
+from qm_torch.annotation import Annotation
 from qm_torch.constant import erase_unused
 from qm_torch.fold import fold
 from qm_torch.model import TorchModel
 from qm_torch.option import PTQ, PtqOptions
+from qm_torch.range import Range
 from qm_torch.share import activation_bits, checked
 
 
@@ -31,7 +37,24 @@ def quantize(job: QuantizeJob) -> TorchModel:
     bits = activation_bits(job)
     chosen = range.ranges(drawn, streams, method=options.ranges, percentile=options.percentile, bits=bits)
     job.activations.extend(range.seen(drawn, streams, chosen, bits=bits))
-    qdq.weights(gm, [node for node, name in names.items() if not job.plan[name].is_float])
+    return write(model, gm, drawn, chosen, job, bits=bits)
+
+
+def write(
+    model: TorchModel,
+    gm: GraphModule,
+    drawn: Annotation,
+    chosen: Mapping[Node, Range],
+    job: QuantizeJob,
+    *,
+    bits: int,
+    grids: Mapping[Node, Grid] | None = None,
+) -> TorchModel:
+    """The model of a graph whose ranges are ``chosen``, its weights and activations written as integers.
+
+    ``bits`` are those that activations use, ``grids`` the weights' where they are chosen already.
+    """
+    qdq.weights(gm, layer.schemes(gm.graph, job.plan), grids)
     for tensor, (low, high) in chosen.items():
         if tensor in drawn.readers:
             qdq.activations(gm, tensor, drawn.readers[tensor], grid_for_range(low, high, bits=bits))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch.ao.quantization.fx._decomposed
 from torch.fx import GraphModule, Node
 
 from qm.numerics import Grid, grid_for, quantize
+from qm.plugin import Scheme
 from qm_torch import layer
 from qm_torch.constant import constant, keep
 
@@ -30,13 +31,13 @@ def activations(gm: GraphModule, tensor: Node, readers: list[Node], grid: Grid) 
         reader.replace_input_with(tensor, back)
 
 
-def weights(gm: GraphModule, layers: Iterable[Node]) -> None:
-    """Store the weights of the layers as 8-bit integers, one scale a channel, and restore them before each layer.
+def weights(gm: GraphModule, schemes: Mapping[Node, Scheme], grids: Mapping[Node, Grid] | None = None) -> None:
+    """Store the weights of the layers as integers of their schemes, one scale a channel, and restore them before each.
 
-    Layers that share a weight go on sharing it.
+    ``grids`` are those of layers whose scales are chosen already. Layers that share a weight go on sharing it.
     """
     # Read before anything is replaced: layers may share the name of a weight too.
-    values = {node: constant(gm, node.args[layer.operand(node).weight]) for node in layers}
+    values = {node: constant(gm, node.args[layer.operand(node).weight]) for node in schemes}
     written: dict[tuple[int, int, tuple[int, ...]], tuple[str, Grid]] = {}
     for node, value in values.items():
         assert value is not None
@@ -44,7 +45,7 @@ def weights(gm: GraphModule, layers: Iterable[Node]) -> None:
         key = (value.data_ptr(), operand.axis, tuple(value.shape))
         if key not in written:
             stored: Any = node.args[operand.weight]
-            grid = grid_for(value.numpy(), axis=operand.axis)
+            grid = (grids or {}).get(node) or grid_for(value.numpy(), bits=schemes[node].weight_bits, axis=operand.axis)
             _store(gm, str(stored.target), value, grid)
             written[key] = str(stored.target), grid
         _restore(gm, node, operand.weight, *written[key])

@@ -22,7 +22,7 @@ def quantize(job: QuantizeJob) -> TorchModel:
     if not job.plan.quantized():
         return model.with_program(model.program)
     gm = fold(trace.opened(model.program))
-    qdq.weights(gm, [node for node, name in layer.named(gm.graph).items() if not job.plan[name].is_float])
+    qdq.weights(gm, layer.schemes(gm.graph, job.plan))
     erase_unused(gm)
     made = model.with_program(trace.closed(gm, model.program))
     share.verify(made, job)
