@@ -13,10 +13,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from qm import target
-from qm.numerics.affine import fake_quantize, grid_for
 from qm.plugin import LoadJob, Notes, Plan, QuantizeJob, Scheme, Unsupported
 from qm_onnx import graph, runtime
-from qm_onnx.fit import group_grid
 from qm_onnx.load import load
 from qm_onnx.model import OnnxModel
 from qm_onnx.normalize import normalize
@@ -242,28 +240,6 @@ def test_a_model_that_cannot_be_raised_is_refused_with_the_reason(build: Build) 
     next(n for n in graph.nodes(old.graph) if n.op_type == "Identity").op_type = "ReduceMean"
     with pytest.raises(Unsupported, match="cannot be brought to opset 21"):
         quantize(job(OnnxModel(old), "w4g32"))
-
-
-@pytest.mark.parametrize("group", [32, 128])
-@pytest.mark.parametrize("axis", [0, 1])
-def test_fitted_groups_are_no_worse_than_the_plain_range(group: int, axis: int) -> None:
-    w = np.random.default_rng(0).laplace(size=(256, 130)).astype(np.float32)
-    plain = grid_for(w, bits=4, symmetric=False, signed=False, axis=axis, group=group)
-    fitted = group_grid(w, bits=4, group=group, axis=axis)
-    assert fitted.scale.shape == plain.scale.shape
-    assert sqnr_db(w, fake_quantize(w, fitted)) > sqnr_db(w, fake_quantize(w, plain)) + 0.2
-
-
-def test_groups_that_four_bits_hold_exactly_are_found_exactly() -> None:
-    steps = np.random.default_rng(0).integers(-5, 11, (64, 8))
-    steps[::32], steps[1::32] = -5, 10  # Both ends of the grid in each group.
-    w = (steps * np.float32(0.25)).astype(np.float32)
-    assert np.array_equal(fake_quantize(w, group_grid(w, bits=4, group=32, axis=0)), w)
-
-
-def test_a_group_of_zeros_stays_zero() -> None:
-    w = np.zeros((40, 3), np.float32)
-    assert np.array_equal(fake_quantize(w, group_grid(w, bits=4, group=32, axis=0)), w)
 
 
 def test_weights_that_lie_beside_the_model_are_read_from_there(build: Build, tmp_path: Path) -> None:

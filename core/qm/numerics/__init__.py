@@ -15,6 +15,7 @@ from qm.numerics.affine import (
 )
 from qm.numerics.clip import weight_clips
 from qm.numerics.comparison import Comparison, Tally
+from qm.numerics.group import group_grid
 from qm.numerics.histogram import activation, histogram
 from qm.numerics.metric import cosine, slice_sqnr_db, sqnr_db, top1_agreement
 from qm.numerics.pack import pack_int4, unpack_int4
@@ -40,6 +41,7 @@ __all__ = [
     "fake_quantize",
     "grid_for",
     "grid_for_range",
+    "group_grid",
     "histogram",
     "limits",
     "nearest_results",

@@ -8,7 +8,8 @@ kernel rounds its activations to int8 within blocks, which costs 8-bit weights a
 session option ``session.qdq_matmulnbits_accuracy_level`` set to 1 avoids it.
 
 Groups of 4 bits have a zero point. Against symmetric ones that is worth 2 dB at the output of the MiniLM encoder and,
-in groups of 32, 11 dB at that of PP-OCR's recogniser. The search for the scale (``fit``) moves these by -0.7 to 1.2 dB.
+in groups of 32, 11 dB at that of PP-OCR's recogniser. The search for the scale (``group_grid``) moves these by -0.7
+to 1.2 dB.
 
 An embedding is dequantized after its rows are gathered, never as a whole.
 """
@@ -23,9 +24,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from qm.numerics.affine import Grid, grid_for
 from qm.numerics.affine import quantize as quantized
+from qm.numerics.group import group_grid
 from qm.numerics.pack import pack_int4
 from qm.plugin import Array, Notes, QuantizeJob, Scheme, Unsupported
-from qm_onnx.fit import group_grid
 from qm_onnx.graph import Scope, integer
 from qm_onnx.model import OnnxModel
 from qm_onnx.normalize import raise_opset

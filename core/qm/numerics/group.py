@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qm.numerics.affine import Grid, limits
-from qm.plugin import Array
+from qm.types import Array
 
 Floats = NDArray[np.float32]
 
