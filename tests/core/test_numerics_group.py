@@ -35,3 +35,27 @@ def test_groups_that_four_bits_hold_exactly_are_found_exactly() -> None:
 def test_a_group_of_zeros_stays_zero() -> None:
     w = np.zeros((40, 3), np.float32)
     assert np.array_equal(fake_quantize(w, group_grid(w, bits=4, group=32, axis=0)), w)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_a_tensor_searched_in_pieces_of_whole_groups_gives_the_same_grids(
+    axis: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = np.random.default_rng(0).standard_normal((6, 72, 40)).astype(np.float32)
+    whole = group_grid(w, bits=4, group=8, axis=axis)
+    monkeypatch.setattr("qm.numerics.group.TILE", 8 * 7)
+    pieces = group_grid(w, bits=4, group=8, axis=axis)
+    assert np.array_equal(whole.scale, pieces.scale) and np.array_equal(whole.zero_point, pieces.zero_point)
+
+
+def test_the_search_leaves_its_input_alone() -> None:
+    w = np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32)
+    before = w.copy()
+    group_grid(w, bits=4, group=32, axis=0)
+    assert np.array_equal(w, before)
+
+
+def test_values_whose_squares_overflow_still_get_a_grid_that_holds_them() -> None:
+    w = np.linspace(-1, 1, 32, dtype=np.float32)[:, None] * np.float32(1e30)
+    # Half a step of 15 steps over a range of 2e30, with a little for a zero point that is not a whole number.
+    assert np.abs(fake_quantize(w, group_grid(w, bits=4, group=32, axis=0)) - w).max() <= 1.1 * 2e30 / 15

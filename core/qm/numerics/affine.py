@@ -65,7 +65,9 @@ class Grid:
         if values.ndim == 0 or self.axis is None:
             return values
         if self.group:
-            return np.repeat(values, self.group, axis=self.axis).take(range(shape[self.axis]), axis=self.axis)
+            along = self.axis % len(shape)
+            repeated: Array = np.repeat(values, self.group, axis=along)
+            return repeated[(*(slice(None),) * along, slice(shape[along]))]
         return values.reshape([-1 if i == self.axis % len(shape) else 1 for i in range(len(shape))])
 
 
@@ -147,11 +149,16 @@ def quantize(x: Array, grid: Grid) -> Array:
         UsageError: ``x`` holds NaN.
     """
     with np.errstate(over="ignore"):  # a value far outside the grid becomes infinite, and is clipped
-        steps = np.rint(np.asarray(x, np.float32) / grid.spread(grid.scale, x.shape))
-    if np.isnan(steps).any():
+        steps = np.asarray(np.asarray(x, np.float32) / grid.spread(grid.scale, x.shape))
+    np.rint(steps, out=steps)
+    if np.isnan(steps.max(initial=0)):
         raise UsageError("a tensor with NaN cannot be quantized", hint="Look for NaN in the model's weights.")
-    q: Array = np.clip(steps + grid.spread(grid.zero_point, x.shape).astype(np.float32), *grid.limits)
-    return q.astype(grid.dtype)
+    if grid.zero_point.any():
+        steps += grid.spread(grid.zero_point.astype(np.float32), x.shape)
+    smallest, largest = grid.limits
+    np.clip(steps, np.float32(smallest), np.float32(largest), out=steps)
+    q: Array = steps.astype(grid.dtype)
+    return q
 
 
 def dequantize(q: Array, grid: Grid) -> Floats:
