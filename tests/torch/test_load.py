@@ -219,8 +219,10 @@ def test_a_payload_in_a_program_is_refused_and_does_not_run(saved, tmp_path, mon
 
 
 @pytest.mark.parametrize("where", ["sample inputs", "a weight", "the size of a tensor", "a guard"])
-def test_the_payloads_of_these_tests_do_run_where_nothing_guards(saved, tmp_path, where):
+def test_the_payloads_of_these_tests_do_run_where_nothing_guards(saved, tmp_path, monkeypatch, where):
     """Else the test above could not fail."""
+    # PyTorch writes no guards where the path of a file that calls it holds certain names.
+    monkeypatch.setattr("torch.export._unlift._ok_to_generate_guards_fn", lambda: True)
     place = tmp_path / "payload"
     changed = rewritten(saved, PAYLOADS[where](place))
     with contextlib.suppress(Exception):  # what comes of it does not matter

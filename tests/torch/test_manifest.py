@@ -8,7 +8,7 @@ import json
 import pytest
 
 from qm.plugin import Scheme, Unsupported
-from qm_torch import description
+from qm_torch import description, shape
 from qm_torch.description import manifest
 from qm_torch.manifest import Manifest
 from qm_torch.model import TorchModel
@@ -29,7 +29,7 @@ def test_it_names_what_the_program_has(words):
 
 def test_a_free_length_without_bound_has_a_lowest_of_one(small):
     told = manifest(small)
-    assert list(told.limits.values()) == [(1, description.MOST)]
+    assert list(told.limits.values()) == [(1, shape.MOST)]
 
 
 def test_schemes_survive(small):

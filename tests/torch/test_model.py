@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 from torch.export import Dim
+from torch.fx import Interpreter
 
-from qm.errors import UsageError
+from qm.errors import Unsupported, UsageError
 from qm.types import TensorSpec
 from qm_torch.model import TorchModel
 
@@ -141,19 +142,72 @@ def test_a_missing_input_is_named(small):
         small.run({"picture": np.zeros((1, 3, 8, 8), np.float32)})
 
 
-def test_a_shape_that_the_program_guards_against_is_named(small):
-    with pytest.raises(UsageError) as e:
-        small.run(image(size=9))
-    assert e.value.message == "model 'small' was exported for 'image.size()[2] == 8', which the samples break"
+@pytest.mark.parametrize("shape", [(1, 3, 8, 9), (1, 4, 8, 8), (3, 8, 8), (0, 3, 8, 8)])
+def test_a_shape_that_the_program_does_not_take_is_named(small, shape):
+    batch = {"image": np.zeros(shape, np.float32)}
+    for watch in ([], ["body"]):
+        with pytest.raises(UsageError) as e:
+            small.run(batch, watch=watch)
+        sentence = f"the samples have 'image' as {list(shape)}, and model 'small' takes float32 [any, 3, 8, 8]"
+        assert e.value.message == sentence
+        assert "torch.export.Dim" in e.value.hint
+
+
+@pytest.mark.parametrize(("length", "told"), [(1, "3 to 4"), (9, "3 to 4")])
+def test_a_length_outside_its_range_is_one_sentence(length, told):
+    model = exported(nn.Linear(2, 2), torch.zeros(3, 2), dynamic_shapes=({0: Dim("batch", min=3, max=4)},))
+    with pytest.raises(UsageError, match=rf"as \[{length}, 2\], and model 'net' takes float32 \[{told}, 2\]"):
+        model.run({"input": np.zeros((length, 2), np.float32)})
+
+
+def test_one_sample_is_taken_though_compilers_keep_0_and_1_out_of_what_varies():
+    model = exported(nn.Linear(2, 2), torch.zeros(3, 2), dynamic_shapes=({0: Dim("batch", min=2)},))
+    assert model.run({"input": np.zeros((1, 2), np.float32)})["output_0"].shape == (1, 2)
+
+
+class Paired(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+
+    def forward(self, a, b):
+        return self.fc(a) + b
+
+
+def test_lengths_that_must_be_equal_are_held_against_each_other():
+    batch = Dim("batch")
+    model = exported(Paired(), torch.zeros(3, 2), torch.zeros(3, 2), dynamic_shapes=({0: batch}, {0: batch}))
+    with pytest.raises(UsageError, match=r"have 'b' as \[5, 2\], and model 'net' takes float32 \[4 as in 'a', 2\]"):
+        model.run({"a": np.zeros((4, 2), np.float32), "b": np.zeros((5, 2), np.float32)})
+
+
+def test_shapes_are_checked_where_the_program_has_no_guards_of_its_own(small, monkeypatch):
+    """PyTorch writes none for callers in certain folders."""
+    unguarded = small.program.module(check_guards=False)
+    monkeypatch.setitem(small.__dict__, "module", unguarded)
+    made = Interpreter(unguarded).run(torch.zeros(1, 3, 10, 10), enable_io_processing=False)
+    assert made[0].shape == (1, 4), "an image of another size runs, so that nobody else refuses it"
+    with pytest.raises(UsageError, match="the samples have 'image' as"):
+        small.run(image(size=10), watch=["body"])
+
+
+def test_what_pytorch_itself_expects_of_shapes_is_one_sentence(monkeypatch):
+    model = exported(nn.Linear(2, 2), torch.zeros(4, 2), dynamic_shapes=({0: 2 * Dim("half")},))
+    monkeypatch.setitem(model.__dict__, "module", model.program.module(check_guards=False))
+    with pytest.raises(UsageError, match=r"do not fit model 'net', which expects input .* of the form 2\*") as e:
+        model.run({"input": np.zeros((5, 2), np.float32)})
     assert "torch.export.Dim" in e.value.hint
-    with pytest.raises(UsageError, match="was exported for"):
-        small.run(image(size=9), watch=["body"])
 
 
-def test_a_length_outside_its_range_is_one_sentence():
-    model = exported(nn.Linear(2, 2), torch.zeros(3, 2), dynamic_shapes=({0: Dim("batch", max=4)},))
-    with pytest.raises(UsageError, match="was exported for"):
-        model.run({"input": np.zeros((9, 2), np.float32)})
+def test_a_number_that_varies_is_no_input():
+    class Net(nn.Module):
+        def forward(self, x, n):
+            return x * n
+
+    shapes = {"x": None, "n": Dim.DYNAMIC}
+    model = exported(Net(), torch.ones(2), 3, dynamic_shapes=shapes)
+    with pytest.raises(Unsupported, match="takes 'n', which is a number that varies and no tensor"):
+        model.run({"x": np.ones(2, np.float32)})
 
 
 def test_a_program_that_keeps_state_gives_no_state_away():

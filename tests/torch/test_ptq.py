@@ -250,9 +250,10 @@ def test_a_sample_with_nan_is_refused_by_its_number(small: TorchModel) -> None:
         quantize(job(small, data=Samples(batches)))
 
 
-def test_a_sample_of_another_shape_is_refused(small: TorchModel) -> None:
-    with pytest.raises(UsageError, match="was exported for"):
-        quantize(job(small, data=Samples([{"image": np.zeros((1, 3, 9, 9), np.float32)}])))
+@pytest.mark.parametrize("shape", [(1, 3, 10, 10), (3, 8, 8)])
+def test_a_sample_of_another_shape_is_refused(small: TorchModel, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"have 'image' as .* model 'small' takes float32 \[any, 3, 8, 8\]"):
+        quantize(job(small, data=Samples([{"image": np.zeros(shape, np.float32)}])))
 
 
 def test_a_sample_without_the_input_is_refused(small: TorchModel) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
-from sympy import Integer
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from qm.plugin import ExportJob, TensorSpec, Unsupported, UsageError
-from qm_torch.manifest import Manifest, Port, Size
+from qm.plugin import ExportJob, Unsupported, UsageError
+from qm_torch.manifest import Manifest
 from qm_torch.model import TorchModel
-
-MOST = 1 << 31
-"""Stands for a length without bound."""
 
 _ISA = {
     "AVX2": torch.cpu._is_avx2_supported,
@@ -75,19 +71,12 @@ def _owner(node: Node) -> Node:
 
 def manifest(model: TorchModel, *, isa: tuple[str, ...] = ()) -> Manifest:
     """What an artifact made of the model has to say of it."""
-    program = model.program
-    placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
-    starts = [placeholders[spec.name] for spec in model.inputs()]
-    wanted = program.graph_signature.user_outputs
-    last = program.graph.output_node().args[0]
-    by_name = {n.name: n for n in last if isinstance(n, Node)}
-    ends = [by_name[name] for name in wanted if name in by_name and _is_tensor(by_name[name])]
     return Manifest(
-        inputs=tuple(_ports(model.inputs(), starts)),
-        outputs=tuple(_ports(model.outputs(), ends)),
+        inputs=model.takes,
+        outputs=model.gives,
         layers=model.layers(),
         schemes=model.schemes(),
-        limits=dict(_limits(program, starts)),
+        limits=model.limits,
         torch=torch.__version__,
         isa=isa,
     )
@@ -96,26 +85,3 @@ def manifest(model: TorchModel, *, isa: tuple[str, ...] = ()) -> Manifest:
 def isa() -> tuple[str, ...]:
     """The instruction sets of this CPU that compilers for PyTorch make use of."""
     return tuple(name for name, is_there in _ISA.items() if is_there())
-
-
-def _is_tensor(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor)
-
-
-def _ports(specs: Iterable[TensorSpec], nodes: Iterable[Node]) -> Iterator[Port]:
-    for spec, node in zip(specs, nodes, strict=True):
-        yield Port(name=spec.name, shape=tuple(map(_size, node.meta["val"].shape)), dtype=spec.dtype)
-
-
-def _size(size: int | torch.SymInt) -> Size:
-    return str(size.node.expr) if isinstance(size, torch.SymInt) else int(size)
-
-
-def _limits(program: ExportedProgram, nodes: Iterable[Node]) -> Iterator[tuple[str, tuple[int, int]]]:
-    for node in nodes:
-        for size in node.meta["val"].shape:
-            if isinstance(size, torch.SymInt) and (bound := program.range_constraints.get(size.node.expr)):
-                # Compilers keep 0 and 1 out of what varies, and run them all the same.
-                low = 1 if bound.lower <= 2 else int(bound.lower)
-                high = int(bound.upper) if isinstance(bound.upper, Integer) else MOST
-                yield str(size.node.expr), (low, min(high, MOST))

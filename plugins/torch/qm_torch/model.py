@@ -14,9 +14,10 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from qm.plugin import Array, Batch, Layer, Model, Scheme, TensorSpec, Unsupported, UsageError, unique
-from qm_torch import layer, scheme
+from qm_torch import layer, scheme, shape
 from qm_torch.activation import result
 from qm_torch.layer import Found
+from qm_torch.manifest import Port
 
 
 class TorchModel(Model):
@@ -55,13 +56,26 @@ class TorchModel(Model):
     def _layers(self) -> tuple[Layer, ...]:
         return layer.layers(self.program)
 
+    @cached_property
+    def takes(self) -> tuple[Port, ...]:
+        """The tensors it takes, with names for the lengths that vary."""
+        return shape.inputs(self.program)
+
+    @cached_property
+    def gives(self) -> tuple[Port, ...]:
+        """The tensors it gives."""
+        return tuple(shape.port(name, node) for name, node in zip(self._output_names, self._ends, strict=True))
+
+    @cached_property
+    def limits(self) -> dict[str, tuple[int, int]]:
+        """The bounds of the lengths that vary."""
+        return shape.limits(self.program)
+
     def inputs(self) -> tuple[TensorSpec, ...]:
-        nodes = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}
-        tensors = (nodes[name] for name in self.program.graph_signature.user_inputs if isinstance(name, str))
-        return tuple(_spec(n.name, n) for n in tensors if isinstance(n.meta["val"], torch.Tensor))
+        return tuple(port.spec for port in self.takes)
 
     def outputs(self) -> tuple[TensorSpec, ...]:
-        return tuple(_spec(name, node) for name, node in zip(self._output_names, self._ends, strict=True))
+        return tuple(port.spec for port in self.gives)
 
     def nbytes(self) -> int:
         """Bytes of the parameters, buffers and constants that the program reads, each counted once."""
@@ -84,7 +98,7 @@ class TorchModel(Model):
         """Outputs by name, and activations by layer name; a normalization and an activation function that alone read a
         layer are included."""
         places = self.places(watch)
-        flat = leaves(self.program, batch, self.name)
+        flat = self._leaves(batch)
         seen: dict[str, torch.Tensor] = {}
         try:
             with torch.no_grad():
@@ -117,11 +131,26 @@ class TorchModel(Model):
         """The arguments of a call, from arrays by input name.
 
         Raises:
-            UsageError: an input is missing.
+            UsageError: an input is missing, or of a shape that the program was not exported for.
         """
-        flat = leaves(self.program, batch, self.name)
-        args, kwargs = pytree.tree_unflatten(flat, self.program.call_spec.in_spec)
+        args, kwargs = pytree.tree_unflatten(self._leaves(batch), self.program.call_spec.in_spec)
         return args, kwargs
+
+    def _leaves(self, batch: Batch) -> list[Any]:
+        """What the program's user inputs get, in order: tensors, and constants that it was exported with."""
+        arrays = shape.taken(self.takes, self.limits, batch, self.name)
+        tensors = {port.name: _tensor(a, port.dtype) for port, a in zip(self.takes, arrays, strict=True)}
+        flat: list[Any] = []
+        for spec in self.program.graph_signature.input_specs:
+            if spec.kind.name != "USER_INPUT":
+                continue
+            if not hasattr(spec.arg, "value") and spec.arg.name not in tensors:
+                raise Unsupported(
+                    f"model {self.name!r} takes {spec.arg.name!r}, which is a number that varies and no tensor",
+                    hint="Export it with a number that is fixed, or as a tensor.",
+                )
+            flat.append(spec.arg.value if hasattr(spec.arg, "value") else tensors[spec.arg.name])
+        return flat
 
     @cached_property
     def _ends(self) -> list[Node]:
@@ -150,29 +179,6 @@ class _Watching(Interpreter):
         return made
 
 
-def leaves(program: ExportedProgram, batch: Batch, name: str) -> list[Any]:
-    """What the program's user inputs get, in order, from arrays by input name.
-
-    Raises:
-        UsageError: an input is missing.
-    """
-    nodes = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
-    flat: list[Any] = []
-    for spec in program.graph_signature.input_specs:
-        if spec.kind.name != "USER_INPUT":
-            continue
-        if hasattr(spec.arg, "value"):  # A constant that the program was exported with.
-            flat.append(spec.arg.value)
-        elif spec.arg.name not in batch:
-            raise UsageError(
-                f"the samples lack the input {spec.arg.name!r} of model {name!r}",
-                hint=f"They have {', '.join(map(repr, sorted(batch)))}; give arrays by the model's own names.",
-            )
-        else:
-            flat.append(tensor(batch[spec.arg.name], nodes[spec.arg.name].meta["val"].dtype))
-    return flat
-
-
 def digest(program: ExportedProgram) -> str:
     """SHA-256 of what the program does: its operations, and the constants they read."""
     made = hashlib.sha256()
@@ -186,9 +192,9 @@ def digest(program: ExportedProgram) -> str:
     return made.hexdigest()
 
 
-def tensor(values: Array, dtype: torch.dtype) -> torch.Tensor:
+def _tensor(values: Array, dtype: str) -> torch.Tensor:
     """The array as a tensor that nobody else writes to."""
-    return torch.from_numpy(np.array(values)).to(dtype)
+    return torch.from_numpy(np.array(values)).to(getattr(torch, dtype))
 
 
 def array(values: torch.Tensor) -> Array:
@@ -212,18 +218,18 @@ def _path(path: tuple[Any, ...]) -> str:
     return ".".join(map(str, keys)) if any(isinstance(key, str) for key in keys) else ""
 
 
-def _spec(name: str, node: Node) -> TensorSpec:
-    value = node.meta["val"]
-    shape = tuple(None if isinstance(n, torch.SymInt) else int(n) for n in value.shape)
-    return TensorSpec(name=name, shape=shape, dtype=str(value.dtype).removeprefix("torch."))
-
-
 def refused(name: str, error: Exception) -> UsageError | Unsupported:
-    """The error of a run in one sentence: a guard names what the program was exported for."""
+    """The error of a run in one sentence: a check of values or shapes names what the program was exported for."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if reason.startswith("Guard failed: "):
         return UsageError(
             f"model {name!r} was exported for {reason.removeprefix('Guard failed: ')!r}, which the samples break",
+            hint="Give samples of that kind, or export the model with torch.export.Dim for that length.",
+        )
+    if reason.startswith("Expected input "):
+        wanted = reason.partition(". If you meant")[0].removeprefix("Expected ")
+        return UsageError(
+            f"the samples do not fit model {name!r}, which expects {wanted}",
             hint="Give samples of that shape, or export the model with torch.export.Dim for that length.",
         )
     return Unsupported(f"model {name!r} cannot be run: {reason}", hint="Check the shapes of the samples.")
