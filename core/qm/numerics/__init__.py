@@ -19,6 +19,7 @@ from qm.numerics.group import group_grid
 from qm.numerics.histogram import activation, histogram
 from qm.numerics.metric import cosine, slice_sqnr_db, sqnr_db, top1_agreement
 from qm.numerics.pack import pack_int4, unpack_int4
+from qm.numerics.piece import pieces
 from qm.numerics.range import METHODS, choose_range, expected_error, needs_histogram
 from qm.numerics.rounding import Moments, nearest_results
 from qm.numerics.saturation import SAFE_SUM, pair_safe_scales, saturating_dot, worst_pair_sum
@@ -48,6 +49,7 @@ __all__ = [
     "needs_histogram",
     "pack_int4",
     "pair_safe_scales",
+    "pieces",
     "quantize",
     "saturating_dot",
     "slice_sqnr_db",

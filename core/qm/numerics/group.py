@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
-
 import numpy as np
 from numpy.typing import NDArray
 
 from qm.numerics.affine import Grid, limits
+from qm.numerics.piece import pieces
 from qm.types import Array
 
 Floats = NDArray[np.float32]
@@ -43,7 +41,7 @@ def group_grid(w: Array, *, bits: int, group: int, axis: int) -> Grid:
         values = np.concatenate([values, np.zeros((lead, short, trail), np.float32)], axis=1)
     groups = values.reshape(lead, count, group, trail).transpose(2, 0, 1, 3)
     scale, zero = np.empty((lead, count, trail), np.float32), np.empty((lead, count, trail), np.int32)
-    for place in _places(scale.shape, max(1, TILE // group)):
+    for place in pieces(scale.shape, TILE // group):
         tile = np.ascontiguousarray(groups[(slice(None), *place)])
         found_scale, found_zero = _best(tile.reshape(group, -1), top)
         scale[place], zero[place] = found_scale.reshape(tile.shape[1:]), found_zero.reshape(tile.shape[1:])
@@ -51,16 +49,6 @@ def group_grid(w: Array, *, bits: int, group: int, axis: int) -> Grid:
     return Grid(
         scale=scale.reshape(shape), zero_point=zero.reshape(shape), bits=bits, signed=False, axis=axis, group=group
     )
-
-
-def _places(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
-    """Slices of at most ``most`` elements that cover an array of ``shape``, the last axes kept whole where they can."""
-    steps: list[int] = []
-    for n in reversed(shape):
-        steps.insert(0, min(n, max(1, most)))
-        most //= max(n, 1)
-    for starts in product(*(range(0, n, step or 1) for n, step in zip(shape, steps, strict=True))):
-        yield tuple(slice(start, start + step) for start, step in zip(starts, steps, strict=True))
 
 
 def _best(x: Floats, top: int) -> tuple[Floats, Floats]:

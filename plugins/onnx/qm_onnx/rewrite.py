@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnx.reference import ReferenceEvaluator
 
 from qm.plugin import Array, Plan, QuantizeJob, Scheme, Unsupported, UsageError
-from qm_onnx.graph import TRANSPARENT, Scope, graphs, keep_domains, nodes, walk
+from qm_onnx.graph import TRANSPARENT, Constant, Scope, graphs, keep_domains, nodes, walk
 from qm_onnx.model import OnnxModel
 from qm_onnx.option import SCHEMES
 
@@ -29,7 +29,7 @@ class Rewrite:
     def __init__(self, proto: ModelProto, *, folder: Path | None = None) -> None:
         self.proto = ModelProto()
         self.proto.CopyFrom(proto)
-        self._folder = folder
+        self.folder = folder
         self.sites: list[tuple[Scope, NodeProto]] = list(walk(self.proto.graph))
         self._changes: dict[int, dict[str, list[NodeProto]]] = {}
         self._tensors: dict[tuple[int, str], str] = {}
@@ -51,11 +51,11 @@ class Rewrite:
 
     def constant(self, scope: Scope, name: str) -> Array | None:
         """The float constant behind an operand, see ``constant``."""
-        return constant(scope, name, folder=self._folder)
+        return constant(scope, name, folder=self.folder)
 
     def weight(self, scope: Scope, name: str) -> Array | None:
         """The float constant behind an operand, see ``weight``."""
-        return weight(scope, name, folder=self._folder)
+        return weight(scope, name, folder=self.folder)
 
     def tensor(self, graph: GraphProto, stem: str, value: Array | TensorProto) -> str:
         """The name of a constant in ``graph``; equal values are stored once a graph."""
@@ -116,15 +116,25 @@ def rewrite(job: QuantizeJob, method: str, proto: ModelProto | None = None) -> t
 
 def constant(scope: Scope, name: str, *, folder: Path | None = None) -> Array | None:
     """The constant float32 tensor behind an operand; None where it is computed, cast, or quantized already."""
+    found = behind(scope, name, external=lambda tensor: numpy_helper.to_array(tensor, str(folder or "")))
+    return None if found is None else found[1]
+
+
+def behind(scope: Scope, name: str, *, external: Callable[[TensorProto], Array]) -> tuple[Constant, Array] | None:
+    """The constant float32 tensor behind an operand, and its values as they reach it; see ``constant``.
+
+    ``external`` reads what lies in a file of its own.
+    """
     found = scope.resolve(name)
     if found is None or found.tensor.data_type != TensorProto.FLOAT:
         return None
     if any(node.op_type in _CHANGES_VALUES for node in found.via):
         return None
-    value: Array = numpy_helper.to_array(found.tensor, str(folder or ""))
+    lies_beside = found.tensor.data_location == TensorProto.EXTERNAL
+    value: Array = external(found.tensor) if lies_beside else numpy_helper.to_array(found.tensor)
     for node in reversed(found.via):
         value = _reshaped(scope, node, value)
-    return value
+    return found, value
 
 
 def weight(scope: Scope, name: str, *, folder: Path | None = None) -> Array | None:

@@ -16,49 +16,60 @@ An embedding is dequantized after its rows are gathered, never as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
 
-import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from qm.numerics.affine import Grid, grid_for
-from qm.numerics.affine import quantize as quantized
-from qm.numerics.group import group_grid
-from qm.numerics.pack import pack_int4
-from qm.plugin import Array, Notes, QuantizeJob, Scheme, Unsupported
+from qm.plugin import Notes, QuantizeJob, Scheme, Unsupported
+from qm_onnx.encode import Encoded, Held, Store, encode
 from qm_onnx.graph import Scope, integer
 from qm_onnx.model import OnnxModel
 from qm_onnx.normalize import raise_opset
 from qm_onnx.rewrite import MICROSOFT, Rewrite, rewrite
+from qm_onnx.weight import Weight, find_weight
 
 GROUPS_SINCE = 21
 """The opset that brought DequantizeLinear its groups and its 4-bit types."""
+
+_STEMS = ("weight", "scale", "zero_point")
 
 Nodes = list[NodeProto]
 
 
 @dataclass
 class Work:
-    """A rewrite, and where it tells what it decided."""
+    """A rewrite, where its weights are put, and where it tells what it decided."""
 
     rewrite: Rewrite
+    store: Store
     notes: Notes
+    _known: dict[Hashable, Encoded] = field(default_factory=dict)
 
-    def dequantize(self, scope: Scope, stem: str, w: Array, grid: Grid) -> tuple[NodeProto, str]:
-        """A node that makes floats of the stored integers, and the name of what it makes."""
-        out = self.rewrite.fresh(f"{stem}/dequantized")
-        where = {"axis": grid.axis} if grid.axis is not None else {}
-        if grid.group:
-            where["block_size"] = grid.group
-        inputs = [
-            self.rewrite.tensor(scope.graph, f"{stem}/weight", stored(quantized(w, grid), grid)),
-            self.rewrite.tensor(scope.graph, f"{stem}/scale", grid.scale),
+    def weight(self, scope: Scope, name: str) -> Weight | None:
+        """The float constant behind an operand, see ``find_weight``."""
+        return find_weight(scope, name, self.rewrite.folder)
+
+    def encode(self, scope: Scope, node: NodeProto, weight: Weight, scheme: Scheme, *, reduced: int) -> Encoded:
+        """The weight of a layer in ``scheme``; layers that share it share what was made of it."""
+        key = (weight.key, scheme, reduced)
+        if key not in self._known:
+            self._known[key] = encode(weight, scheme, self.store, layer=scope.path + node.name, reduced=reduced)
+        return self._known[key]
+
+    def names(self, scope: Scope, node: NodeProto, tensors: Iterable[TensorProto]) -> list[str]:
+        """What the stored integers, scales and zero points of a layer are called."""
+        return [
+            self.rewrite.tensor(scope.graph, f"{node.name}/{stem}", tensor)
+            for stem, tensor in zip(_STEMS, tensors, strict=False)
         ]
-        if not grid.signed:
-            zero = stored(grid.zero_point.astype(np.uint8), grid)
-            inputs.append(self.rewrite.tensor(scope.graph, f"{stem}/zero_point", zero))
-        name = self.rewrite.fresh(f"{stem}/dequantize")
+
+    def dequantize(self, scope: Scope, node: NodeProto, encoded: Encoded) -> tuple[NodeProto, str]:
+        """A node that makes floats of the stored integers, and the name of what it makes."""
+        out = self.rewrite.fresh(f"{node.name}/dequantized")
+        where = {"axis": encoded.axis} | ({"block_size": encoded.group} if encoded.group else {})
+        inputs = self.names(scope, node, encoded.tensors)
+        name = self.rewrite.fresh(f"{node.name}/dequantize")
         return helper.make_node("DequantizeLinear", inputs, [out], name=name, **where), out
 
 
@@ -71,7 +82,7 @@ def quantize(job: QuantizeJob) -> OnnxModel:
         Unsupported: a group scheme is asked and the model cannot be brought to opset 21.
     """
     model, change = rewrite(job, "weights", _raised(job))
-    work = Work(change, job.notes)
+    work = Work(change, Held(), job.notes)
     for scope, node, scheme in job.progress.track(work.rewrite.planned(job.plan), "quantize"):
         replace = _REPLACE.get(node.op_type)
         made = replace(work, scope, node, scheme) if replace else None
@@ -85,14 +96,6 @@ def quantize(job: QuantizeJob) -> OnnxModel:
             "dot product; onnx.dynamic is the faster way"
         )
     return model.with_proto(work.rewrite.finish(MICROSOFT))
-
-
-def stored(q: Array, grid: Grid) -> Array | TensorProto:
-    """Integers as the file holds them, two to a byte where they have 4 bits."""
-    if grid.bits > 4:
-        return q
-    kind = TensorProto.INT4 if grid.signed else TensorProto.UINT4
-    return TensorProto(data_type=kind, dims=q.shape, raw_data=pack_int4(q.reshape(-1)).tobytes())
 
 
 def _raised(job: QuantizeJob) -> ModelProto:
@@ -112,29 +115,23 @@ def _raised(job: QuantizeJob) -> ModelProto:
     return raised
 
 
-def _grid(w: Array, scheme: Scheme, *, reduced: int) -> Grid:
-    """The grid of a weight; ``reduced`` is the axis that the layer sums over."""
-    if scheme.group:
-        return group_grid(w, bits=scheme.weight_bits, group=scheme.group, axis=reduced)
-    return grid_for(w, bits=scheme.weight_bits, axis=w.ndim - 1 if reduced == w.ndim - 2 else w.ndim - 2)
-
-
 def _matmul(work: Work, scope: Scope, node: NodeProto, scheme: Scheme) -> Nodes | None:
     for place in (1, 0):
-        w = work.rewrite.weight(scope, node.input[place])
-        if w is not None and w.ndim >= 2:
-            reduced = w.ndim - 2 if place == 1 else w.ndim - 1
-            dequantize, floats = work.dequantize(scope, node.name, w, _grid(w, scheme, reduced=reduced))
+        w = work.weight(scope, node.input[place])
+        if w is not None and w.value.ndim >= 2:
+            reduced = w.value.ndim - 1 - place
+            encoded = work.encode(scope, node, w, scheme, reduced=reduced)
+            dequantize, floats = work.dequantize(scope, node, encoded)
             return [dequantize, _with_input(node, place, floats)]
     return None
 
 
 def _gemm(work: Work, scope: Scope, node: NodeProto, scheme: Scheme) -> Nodes | None:
-    w = work.rewrite.weight(scope, node.input[1])
+    w = work.weight(scope, node.input[1])
     if w is None:
         return None
-    upright = w.T if integer(node, "transB", 0) else w
-    dequantize, floats = work.dequantize(scope, node.name, upright, _grid(upright, scheme, reduced=0))
+    upright = w.transposed if integer(node, "transB", 0) else w
+    dequantize, floats = work.dequantize(scope, node, work.encode(scope, node, upright, scheme, reduced=0))
     made = _with_input(node, 1, floats)
     kept = [a for a in made.attribute if a.name != "transB"]
     del made.attribute[:]
@@ -144,41 +141,29 @@ def _gemm(work: Work, scope: Scope, node: NodeProto, scheme: Scheme) -> Nodes | 
 
 def _gather(work: Work, scope: Scope, node: NodeProto, scheme: Scheme) -> Nodes | None:
     """Rows of a table ``(n, width)``: one scale a row, or groups along the row."""
-    table = work.rewrite.weight(scope, node.input[0])
-    if table is None or table.ndim != 2 or integer(node, "axis", 0) != 0:
+    table = work.weight(scope, node.input[0])
+    if table is None or table.value.ndim != 2 or integer(node, "axis", 0) != 0:
         return None
+    integers, scale, *zeros = work.encode(scope, node, table, scheme, reduced=1).tensors
     if scheme.group:
-        return _gather_groups(work, scope, node, table, scheme)
-    grid = grid_for(table, bits=scheme.weight_bits, axis=0)
-    integers = work.rewrite.tensor(scope.graph, f"{node.name}/weight", quantized(table, grid))
-    scales = work.rewrite.tensor(scope.graph, f"{node.name}/scale", grid.scale[:, None])
+        return _gather_groups(work.names(scope, node, [integers, scale, *zeros]), node, scheme)
+    stored, scales = work.names(scope, node, [integers, _column(scale)])
     rows, floats, steps = (work.rewrite.fresh(f"{node.name}/{part}") for part in ("rows", "floats", "steps"))
     ids = node.input[1]
     return [
-        helper.make_node("Gather", [integers, ids], [rows], name=node.name),
+        helper.make_node("Gather", [stored, ids], [rows], name=node.name),
         helper.make_node("Cast", [rows], [floats], name=floats, to=TensorProto.FLOAT),
         helper.make_node("Gather", [scales, ids], [steps], name=steps),
         helper.make_node("Mul", [floats, steps], [node.output[0]], name=work.rewrite.fresh(f"{node.name}/scaled")),
     ]
 
 
-def _gather_groups(work: Work, scope: Scope, node: NodeProto, table: Array, scheme: Scheme) -> Nodes:
+def _gather_groups(stored: list[str], node: NodeProto, scheme: Scheme) -> Nodes:
     # The standard Gather does not take 4-bit types in ONNX Runtime.
-    grid = group_grid(table, bits=scheme.weight_bits, group=scheme.group, axis=1)
-    values = (
-        stored(quantized(table, grid), grid),
-        grid.scale,
-        stored(grid.zero_point.astype(np.uint8), grid),
-    )
-    stems = ("weight", "scale", "zero_point")
-    names = [
-        work.rewrite.tensor(scope.graph, f"{node.name}/{stem}", value)
-        for stem, value in zip(stems, values, strict=True)
-    ]
     return [
         helper.make_node(
             "GatherBlockQuantized",
-            [names[0], node.input[1], names[1], names[2]],
+            [stored[0], node.input[1], *stored[1:]],
             list(node.output),
             name=node.name,
             domain=MICROSOFT,
@@ -188,6 +173,14 @@ def _gather_groups(work: Work, scope: Scope, node: NodeProto, table: Array, sche
             quantize_axis=1,
         )
     ]
+
+
+def _column(tensor: TensorProto) -> TensorProto:
+    """A vector ``(n,)`` as ``(n, 1)``."""
+    made = TensorProto()
+    made.CopyFrom(tensor)
+    made.dims.append(1)
+    return made
 
 
 def _with_input(node: NodeProto, place: int, name: str) -> NodeProto:
