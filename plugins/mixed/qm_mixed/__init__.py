@@ -1,0 +1,1 @@
+"""Framework-neutral planners: which layers get how many bits."""
