@@ -14,7 +14,8 @@ import pluggy
 
 from qm import hookspec
 from qm.errors import PluginError, QmError, UsageError
-from qm.plugin import GROUP, Card, J, R, Step, hookimpl
+from qm.job import J, R
+from qm.plugin import GROUP, Card, Step, hookimpl
 
 T = TypeVar("T")
 
