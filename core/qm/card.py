@@ -36,7 +36,8 @@ class Card:
     """What a plugin declares. ``impl`` is a callable, or ``"package.module:function"``, imported when it is run.
 
     ``requires`` names the distributions the implementation needs, ``"a | b"`` where either will do; ``extra`` is the
-    extra of this project that installs them, where it is not called as the namespace.
+    extra of this project that installs them, where it is not called as the namespace. ``ready`` is named as ``impl``
+    is, takes nothing, imports no framework, and raises NotReady where something else is missing, such as a compiler.
     """
 
     kind: ClassVar[str] = "card"
@@ -46,14 +47,24 @@ class Card:
     options: type[Options] = Options
     requires: tuple[str, ...] = ()
     extra: str | None = None
+    ready: str | Callable[[], None] | None = None
 
     def implementation(self) -> Callable[..., Any]:
         """The function itself, its module imported."""
-        if callable(self.impl):
-            return self.impl
-        module, _, attribute = self.impl.partition(":")
-        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        return found
+        return _named(self.impl)
+
+    def check_ready(self) -> None:
+        """Raise NotReady where ``ready`` does."""
+        if self.ready is not None:
+            _named(self.ready)()
+
+
+def _named(function: str | Callable[..., Any]) -> Callable[..., Any]:
+    if callable(function):
+        return function
+    module, _, attribute = function.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

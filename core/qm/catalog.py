@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from qm import source
-from qm.errors import NotReady, PluginError, UsageError
+from qm.errors import NotReady, PluginError, QmError, UsageError
 from qm.manager import Manager
 from qm.plugin import Benchmark, Card, Exporter, Loader, Options, Planner, Quantizer
 from qm.strict import complaint
@@ -61,13 +61,31 @@ class Found(Generic[C]):
         return [r for r in self.card.requires if not any(_installed(d.strip()) for d in r.split("|"))]
 
     def check_ready(self) -> None:
-        """Raise NotReady where a required distribution is not installed."""
+        """Raise NotReady where a required distribution is not installed, or the card's own check says so.
+
+        Raises:
+            PluginError: the check itself failed.
+        """
         if lacking := self.lacking():
             names = ", ".join(lacking)
             raise NotReady(
                 f"{self.plugin} needs {names}, which is not installed",
                 hint=f"Install it: pip install 'quantized-model[{self.card.extra or self.namespace}]'",
             )
+        try:
+            self.card.check_ready()
+        except QmError:
+            raise
+        except Exception as e:
+            raise PluginError(self.plugin, f"asking whether it is ready failed: {type(e).__name__}: {e}") from e
+
+    def obstacle(self) -> QmError | None:
+        """Why it is not ready; None where it is."""
+        try:
+            self.check_ready()
+        except QmError as e:
+            return e
+        return None
 
 
 class Catalog:

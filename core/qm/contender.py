@@ -67,6 +67,7 @@ def runnable(
     if path.is_file() and path.suffix.lower() == exporter.card.suffix and exporter.card.gives == fmt:
         yield Artifact(path=path, format=fmt), loader
         return
+    exporter.check_ready()
     with tempfile.TemporaryDirectory(prefix="qm-float-") as folder:
         place = Path(folder) / f"{stem(path)}{exporter.card.suffix}"
         model = load_model(catalog.manager, loader, path, told)

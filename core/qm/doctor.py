@@ -35,6 +35,7 @@ class Health:
     distribution: str
     ready: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     error: str = ""
 
@@ -43,7 +44,8 @@ class Health:
         """Ready, what it lacks, or how it is broken."""
         if self.error:
             return f"broken: {self.error}"
-        return f"lacks {', '.join(self.lacking)}" if self.lacking else "ready"
+        lacks = [f"lacks {', '.join(self.lacking)}"] if self.lacking else []
+        return "; ".join([*lacks, *self.obstacles]) or "ready"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +78,9 @@ def _health(catalog: Catalog, name: str) -> Health:
     return Health(
         name=name,
         distribution=distribution,
-        ready=tuple(f.plugin for f in found if not f.lacking()),
+        ready=tuple(f.plugin for f in found if not f.obstacle()),
         lacking=tuple(sorted(lacking)),
+        obstacles=tuple(f"{f.plugin}: {o.message}" for f in found if not f.lacking() and (o := f.obstacle())),
         packages=tuple(f"{d} {v}" for d, v in installed.items()),
     )
 

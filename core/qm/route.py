@@ -219,12 +219,8 @@ class _Search:
         ways = [Bridge(exporter=e, loader=r) for e, r in self.catalog.bridges(fmt, takes)]
         if not ways:
             return None
-        way = next((w for w in ways if not w.exporter.lacking() and not w.loader.lacking()), ways[0])
-        for found in (way.exporter, way.loader):
-            try:
-                found.check_ready()
-            except UsageError as e:
-                self.problems.append(e)
+        way = next((w for w in ways if not w.exporter.obstacle() and not w.loader.obstacle()), ways[0])
+        self.problems += [e for found in (way.exporter, way.loader) if (e := found.obstacle())]
         return way
 
     def _schemes(self) -> None:
@@ -299,7 +295,7 @@ class _Search:
                     f"{found.plugin} writes float models only, as {found.card.suffix}",
                     hint=self._alternatives(found.card.gives),
                 )
-        except UsageError as e:
+        except (UsageError, PluginError) as e:
             self.problems.append(e)
             return None
         return found

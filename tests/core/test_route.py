@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from qm.__main__ import main
 from qm.catalog import Catalog
 from qm.errors import RouteError
 from qm.recipe import Recipe, Rule, Stage
@@ -82,6 +84,61 @@ def test_a_requirement_that_is_not_installed_is_named_with_the_way_to_install_it
     )
     with pytest.raises(RouteError, match="(?s)acme.q needs no-such-framework | nor-this.*pip install"):
         route(net, "acme.q")
+
+
+EXPORTER = """
+from qm.plugin import Exporter, NotReady, hookimpl
+
+def check():
+    {check}
+
+@hookimpl
+def qm_cards():
+    yield Exporter(name="e", summary="s", impl="no:where", takes={{"toy"}}, gives="brick", suffix=".brick",
+                   ready="{module}:check")
+"""
+UNREADY = "raise NotReady('bricks are burnt, and there is no kiln', hint='Build one.')"
+
+
+def exporter(publish, check, module="plugin_qm_acme"):
+    publish("acme", EXPORTER.format(check=check, module=module))
+
+
+def test_what_an_exporter_lacks_is_said_before_anything_is_loaded(tmp_path, publish):
+    exporter(publish, UNREADY)
+    (tmp_path / "net.toy").write_text("no model at all")
+    with pytest.raises(RouteError) as caught:
+        route(tmp_path / "net.toy", "toy.round", to=tmp_path / "net.brick")
+    assert (caught.value.message, caught.value.hint) == ("bricks are burnt, and there is no kiln", "Build one.")
+
+
+def test_an_exporter_that_lacks_nothing_writes(net, publish):
+    exporter(publish, "pass")
+    assert route(net, "toy.round", to=net.with_name("net.brick")).exporter.plugin == "acme.e"
+
+
+def test_an_exporter_that_nobody_asked_for_may_lack_what_it_likes(net, publish):
+    exporter(publish, UNREADY)
+    assert route(net, "toy.round", to=net.with_name("other.toy")).exporter.plugin == "toy.save"
+
+
+def test_a_readiness_check_that_fails_is_the_plugins_own_failure(net, publish):
+    exporter(publish, "pass", module="no_such_module")
+    with pytest.raises(RouteError, match="plugin 'acme.e': asking whether it is ready failed: ModuleNotFound") as e:
+        route(net, "toy.round", to=net.with_name("net.brick"))
+    assert e.value.exit_code == 4
+
+
+def test_what_an_exporter_lacks_is_listed(publish, capsys):
+    exporter(publish, UNREADY)
+    assert main(["plugins", "--methods", "--json"]) == 0
+    listed = {m["name"]: m for m in json.loads(capsys.readouterr().out)["methods"]}
+    assert (listed["acme.e"]["ready"], listed["toy.save"]["ready"]) == (False, True)
+    assert main(["show", "acme.e"]) == 0
+    assert "not ready: bricks are burnt, and there is no kiln" in capsys.readouterr().out
+    main(["doctor", "--json"])
+    health = {p["name"]: p for p in json.loads(capsys.readouterr().out)["plugins"]}
+    assert health["acme"]["state"] == "acme.e: bricks are burnt, and there is no kiln"
 
 
 def test_a_method_that_treats_all_layers_alike_refuses_rules(net, publish):

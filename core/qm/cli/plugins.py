@@ -104,6 +104,7 @@ def _facts(found: Found[Card]) -> dict[str, Any]:
         "schemes": sorted(getattr(found.card, "schemes", ())),
         "needs": needs_of(found.card),
         "lacking": found.lacking(),
+        "ready": found.obstacle() is None,
     }
 
 
@@ -139,9 +140,11 @@ def needs_of(card: Card) -> str:
 
 
 def state_of(found: Found[Card]) -> str:
-    """Whether all that the card requires is installed, and what is not."""
-    lacking = found.lacking()
-    return f"lacks {', '.join(lacking)}" if lacking else "ready"
+    """Whether the card can be used here, and what it lacks."""
+    if lacking := found.lacking():
+        return f"lacks {', '.join(lacking)}"
+    obstacle = found.obstacle()
+    return f"not ready: {obstacle.message}" if obstacle else "ready"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -49,6 +49,7 @@ def _print(found: Found[Card], catalog: Catalog) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from qm.cli.plugins import state_of
     from qm.cli.screen import show, table
 
     facts = Table.grid(padding=(0, 2))
@@ -57,7 +58,7 @@ def _print(found: Found[Card], catalog: Catalog) -> None:
     for name, value in _facts(found, catalog):
         if name not in ("name", "summary", "lacking") and value not in (None, []):
             facts.add_row(name.replace("_", " "), _words(value))
-    facts.add_row("ready", f"no, lacks {', '.join(lacking)}" if (lacking := found.lacking()) else "yes")
+    facts.add_row("ready", state_of(found))
     show(Text(found.plugin, style="bold"), Text(found.card.summary), "", facts)
     rows = table("option", "type", "range", "default", "help", title="Options (-o option=value)")
     for row in option_rows(found.card.options.model_json_schema()):
@@ -77,7 +78,7 @@ def _facts(found: Found[Card], catalog: Catalog) -> Iterator[tuple[str, Any]]:
     yield "from", str(catalog.manager.offer(found.namespace))
     for field in fields(found.card):
         value = getattr(found.card, field.name)
-        if field.name in ("name", "summary", "impl", "options", "sniff"):
+        if field.name in ("name", "summary", "impl", "options", "sniff", "ready"):
             continue
         if field.name == "needs" and isinstance(value, str):
             yield "needs", needs_of(found.card)

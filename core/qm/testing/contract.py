@@ -75,7 +75,7 @@ class Contract:
         assert "\n" not in lab.card.summary
 
     def test_what_the_card_requires_is_installed(self, lab: Lab) -> None:
-        assert lab.found.lacking() == []
+        assert lab.found.obstacle() is None
 
     def test_declaring_loads_no_framework(self, lab: Lab) -> None:
         module = lab.catalog.manager.offer(lab.found.namespace).module

@@ -10,8 +10,8 @@ import subprocess
 from qm.plugin import NotReady
 
 _HINT = (
-    "Install one (on Debian: apt install g++) or name it with CXX; "
-    "or write a .pte or .onnx file, which need none: name it with --to."
+    "Install one (on Debian: apt install g++) or name it with CXX; or do without: write a .pte file with --to, "
+    "or quantize by way of .onnx with -p onnx.ptq, onnx.dynamic or onnx.weights."
 )
 
 

@@ -115,6 +115,7 @@ def _exporters() -> Iterator[Exporter]:
         summary="a .pt2 package compiled by AOTInductor for the CPU of this machine; needs a C++ compiler",
         impl="qm_torch.package:export",
         requires=TORCH,
+        ready="qm_torch.compiler:check_compiler",
         takes={"torch"},
         gives="aoti",
         suffix=".pt2",
