@@ -77,14 +77,14 @@ def benchmark(
     progress: Progress,
     watch: Watch | None = None,
 ) -> BenchmarkReport:
-    """Measure one artifact, against a baseline where there is one.
+    """Measure one artifact, against a baseline where there is one, in the artifact's runtime if it can be had there.
 
     Raises:
         UsageError: a file is broken, or the data do not fit.
         PluginError: a runtime failed.
     """
     paths = [artifact] if baseline is None else [baseline, artifact]
-    meet = Meet(paths, data, catalog, terms, metric, progress, watch)
+    meet = Meet(paths, data, catalog, terms, metric, progress, watch, alike=True)
     contest = meet.run()
     if errors := meet.errors:
         raise errors[0]

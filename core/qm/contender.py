@@ -13,11 +13,11 @@ from typing import Any
 from qm import clock
 from qm.catalog import Catalog, Found
 from qm.course import Course, Feed
-from qm.errors import QmError, UsageError
+from qm.errors import QmError
 from qm.evaluation import Evaluation, Outcome, matched, matching, outcome
 from qm.measurement import Latency, Ratio
 from qm.metric import Metric
-from qm.plugin import Artifact, Batch, Loader, Progress
+from qm.plugin import Artifact, Batch, Exporter, Loader, Progress
 from qm.report import File
 from qm.source import stem
 from qm.step import export_model, load_model
@@ -54,24 +54,48 @@ def runnable(
 
     ``told`` are the options of its loader; ``like`` is the format it is wanted in, where it can be had.
     """
-    loader = catalog.loader(path)
+    loader, exporter = _way(path, catalog, like)
     loader.check_ready()
-    fmt = loader.card.gives
-    try:
-        wanted = [exporter for exporter, _ in catalog.bridges(fmt, {like} if like else set())]
-        exporter = wanted[0] if wanted else catalog.exporter(fmt)
-    except UsageError:
-        # Nobody writes the format, so that the file at hand is all that its runtime can open.
-        yield Artifact(path=path, format=fmt), loader
-        return
-    if path.is_file() and path.suffix.lower() == exporter.card.suffix and exporter.card.gives == fmt:
-        yield Artifact(path=path, format=fmt), loader
+    if exporter is None:
+        yield Artifact(path=path, format=loader.card.gives), loader
         return
     exporter.check_ready()
     with tempfile.TemporaryDirectory(prefix="qm-float-") as folder:
         place = Path(folder) / f"{stem(path)}{exporter.card.suffix}"
         model = load_model(catalog.manager, loader, path, told)
         yield export_model(catalog.manager, exporter, model, place), loader
+
+
+def run_as(path: Path, catalog: Catalog) -> str:
+    """The format in which the model is run."""
+    loader, exporter = _way(path, catalog, None)
+    return loader.card.gives if exporter is None else exporter.card.gives
+
+
+def _way(path: Path, catalog: Catalog, like: str | None) -> tuple[Found[Loader], Found[Exporter] | None]:
+    """Who loads the model, and who writes the file that its runtime opens; None where that is the file at hand."""
+    loader = catalog.loader(path)
+    fmt = loader.card.gives
+    wanted = [exporter for exporter, _ in _bridges(fmt, like, catalog) if not exporter.obstacle()]
+    if wanted:
+        return loader, wanted[0]
+    able = sorted((f for f in catalog.all(Exporter) if fmt in f.card.takes), key=lambda f: f.card.float_only)
+    if not able or (path.is_file() and (path.suffix.lower(), fmt) in {(f.card.suffix, f.card.gives) for f in able}):
+        return loader, None
+    return loader, next((f for f in able if not f.obstacle()), able[0])
+
+
+def _bridges(fmt: str, like: str | None, catalog: Catalog) -> list[tuple[Found[Exporter], Found[Loader]]]:
+    return list(catalog.bridges(fmt, {like})) if like else []
+
+
+def apart(path: Path, runtimes: tuple[str, str], catalog: Catalog, like: str) -> str:
+    """Why the model is run by another runtime than the one it is compared with, which takes ``like``."""
+    fmt = catalog.loader(path).card.gives
+    ways = _bridges(fmt, like, catalog)
+    obstacles = (exporter.obstacle() for exporter, _ in ways)
+    reason = next((o.message for o in obstacles if o), f"no installed plugin writes {fmt} models as {like}")
+    return f"run by different runtimes, {runtimes[0]} and {runtimes[1]}, which is part of what differs: {reason}"
 
 
 def race(

@@ -12,7 +12,7 @@ from typing import Any
 
 from qm import clock
 from qm.catalog import Catalog
-from qm.contender import Contender, Terms, gzip_nbytes, judge, runnable
+from qm.contender import Contender, Terms, apart, gzip_nbytes, judge, run_as, runnable
 from qm.contest import Contest, Entry, Failed, Share
 from qm.course import Course
 from qm.errors import QmError
@@ -34,7 +34,10 @@ Watch = Callable[["Meet", str, str], None]
 
 @dataclass
 class Meet:
-    """A comparison under way. ``contest`` is what is known of it so far."""
+    """A comparison under way. ``contest`` is what is known of it so far.
+
+    Models that are ``alike`` are run in the format of the last, where they can be had in it.
+    """
 
     paths: Sequence[Path]
     data: Any
@@ -43,6 +46,7 @@ class Meet:
     metric: Metric | None = None
     progress: Progress = field(default_factory=Silent)
     watch: Watch | None = None
+    alike: bool = False
     contenders: dict[int, Contender] = field(default_factory=dict)
     failures: dict[int, QmError] = field(default_factory=dict)
     course: Course | None = None
@@ -58,8 +62,9 @@ class Meet:
         """
         self._stack = ExitStack()
         with self._stack:
+            like = run_as(self.paths[-1], self.catalog) if self.alike else None
             for place in range(len(self.paths)):
-                self._open(place)
+                self._open(place, like)
             self._judge()
             for c in self.contenders.values():
                 c.worker.close()
@@ -117,11 +122,11 @@ class Meet:
         if self.watch is not None:
             self.watch(self, name, what)
 
-    def _open(self, place: int) -> None:
+    def _open(self, place: int, like: str | None) -> None:
         path, name = self.paths[place], self.names[place]
         self._say(name, "opening")
         try:
-            artifact, _ = self._stack.enter_context(runnable(path, self.catalog))
+            artifact, _ = self._stack.enter_context(runnable(path, self.catalog, like=like))
             # What a function makes is on disk in its export only.
             stored = artifact if is_function(path) else Artifact(path=path, format=artifact.format)
             file = File.of(stored).model_copy(update={"path": str(path)})
@@ -170,6 +175,7 @@ class Meet:
         return course
 
     def _note_course(self, course: Course) -> None:
+        self._note_runtimes()
         samples = course.samples
         if samples is None:
             self.notes.append("no data: run on made-up inputs, from which nothing follows for accuracy; give --data")
@@ -179,6 +185,18 @@ class Meet:
             self.notes.append("one sample: that is an example, and no measurement of accuracy")
         if samples.labels is None and self.metric is None:
             self.notes.append("the samples have no labels: agreement with the first model is not accuracy")
+
+    def _note_runtimes(self) -> None:
+        """How the first came into the last one's runtime, or why it did not."""
+        first, last = self.live[0], self.live[-1]
+        if not self.alike or first is last:
+            return
+        if first.artifact.format != last.artifact.format:
+            runtimes = first.worker.runtime, last.worker.runtime
+            self.notes.append(apart(first.path, runtimes, self.catalog, last.artifact.format))
+        elif first.artifact.path != first.path:
+            name, suffix = first.name, first.artifact.path.suffix
+            self.notes.append(f"{name} was exported to {suffix} for this, so that both run by {last.worker.runtime}")
 
     def _time(self) -> None:
         """The noise floor once, then each against the first that can be timed at all."""

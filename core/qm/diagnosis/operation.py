@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qm.catalog import Catalog
-from qm.contender import race, runnable
+from qm.contender import apart, race, run_as, runnable
 from qm.diagnosis.explanation import KindTime, LayerTime, Timing
 from qm.errors import QmError
 from qm.measurement import Ratio
@@ -18,14 +18,15 @@ from qm.worker import Worker
 def timing(before: Path, after: Path, batch: Batch, *, catalog: Catalog, threads: int, notes: Notes) -> Timing | None:
     """Both profiles lined up; None where a runtime does not profile."""
     try:
-        return lined_up(*(_profile(path, batch, catalog, threads) for path in (before, after)))
+        like = run_as(after, catalog)
+        return lined_up(*(_profile(path, batch, catalog, threads, like) for path in (before, after)))
     except QmError as e:
         notes.say(f"nothing is said of time by operation: {e.message}")
         return None
 
 
-def _profile(path: Path, batch: Batch, catalog: Catalog, threads: int) -> list[OpTime]:
-    with runnable(path, catalog) as (artifact, loader):
+def _profile(path: Path, batch: Batch, catalog: Catalog, threads: int, like: str) -> list[OpTime]:
+    with runnable(path, catalog, like=like) as (artifact, loader):
         found = catalog.benchmark(artifact.format)
         if Can.PROFILE not in found.card.can:
             raise QmError(f"{found.plugin} does not profile operations")
@@ -71,7 +72,11 @@ def speed(
 ) -> Ratio | None:  # fmt: skip
     """How many times as fast the artifact is; None where that cannot be measured."""
     try:
-        with runnable(before, catalog) as (one, _), runnable(after, catalog) as (other, _):
+        like = run_as(after, catalog)
+        with runnable(before, catalog, like=like) as (one, _), runnable(after, catalog) as (other, _):
+            if one.format != other.format:
+                runtimes = catalog.benchmark(one.format).plugin, catalog.benchmark(other.format).plugin
+                notes.say(apart(before, runtimes, catalog, other.format))
             return race(
                 one, other, batch, catalog=catalog, threads=threads, time_s=time_s, seed=seed, progress=progress
             )
