@@ -21,7 +21,7 @@ from qm.numerics.metric import cosine, slice_sqnr_db, sqnr_db, top1_agreement
 from qm.numerics.pack import pack_int4, unpack_int4
 from qm.numerics.piece import pieces
 from qm.numerics.range import METHODS, choose_range, expected_error, needs_histogram
-from qm.numerics.rounding import Moments, nearest_results
+from qm.numerics.rounding import Moments, nearest_results, places, result_error
 from qm.numerics.saturation import SAFE_SUM, pair_safe_scales, saturating_dot, worst_pair_sum
 from qm.numerics.stream import Stream
 
@@ -50,7 +50,9 @@ __all__ = [
     "pack_int4",
     "pair_safe_scales",
     "pieces",
+    "places",
     "quantize",
+    "result_error",
     "saturating_dot",
     "slice_sqnr_db",
     "sqnr_db",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import onnxruntime as ort
 
 from qm.numerics import Stream, needs_histogram
-from qm.plugin import Dataset, Progress, UsageError
+from qm.plugin import Array, Dataset, Progress, UsageError
 from qm_onnx import runtime
 from qm_onnx.model import OnnxModel
 
@@ -37,26 +38,40 @@ def observe(
     types = {v.name: v.type for v in [*session.get_inputs(), *session.get_outputs()]}
     histogram |= needs_histogram(method)
     streams = {t: Stream(histogram=histogram) for t in tensors if types.get(t) == "tensor(float)"}
-    wanted = [t for t in streams if t not in _inputs(model)]
-    fed = [t for t in streams if t in _inputs(model)]
-    specs = runtime.specs(session.get_inputs())
-    for number, batch in enumerate(progress.track(data, "calibrating", total=len(data))):
-        with runtime.fitting(specs, batch):
-            values = session.run(wanted, {s.name: np.asarray(batch[s.name]) for s in specs}) if wanted else []
-        for name in fed:
-            _take(streams[name], batch[name], f"input {name!r}", number)
-        while values:  # Each is let go as soon as it was counted.
-            name = wanted[len(values) - 1]
-            _take(streams[name], values.pop(), f"tensor {name!r} at {tensors[name]!r}", number)
+    inputs = _inputs(model)
+    for number, name, value in values(session, list(streams), data, progress=progress, doing="calibrating"):
+        what = f"input {name!r}" if name in inputs else f"tensor {name!r} at {tensors[name]!r}"
+        _take(streams[name], value, what, number)
     return streams
+
+
+def values(
+    session: ort.InferenceSession, names: Sequence[str], data: Dataset, *, progress: Progress, doing: str, most: int = 0
+) -> Iterator[tuple[int, str, Array]]:
+    """The number of the sample, the name and the value of each tensor for each sample, of the first ``most`` if given.
+
+    The tensors are inputs or outputs of the session. Each value is let go as soon as the next is asked for.
+    """
+    specs = runtime.specs(session.get_inputs())
+    fed = {s.name for s in specs}
+    wanted = [t for t in names if t not in fed]
+    count = min(len(data), most or len(data))
+    for number, batch in enumerate(progress.track(islice(data, count), doing, total=count)):
+        with runtime.fitting(specs, batch):
+            results = session.run(wanted, {s.name: np.asarray(batch[s.name]) for s in specs}) if wanted else []
+        for name in names:
+            if name in fed:
+                yield number, name, np.asarray(batch[name])
+        while results:
+            yield number, wanted[len(results) - 1], np.asarray(results.pop())
 
 
 def _inputs(model: OnnxModel) -> set[str]:
     return {s.name for s in model.inputs()}
 
 
-def _take(stream: Stream, value: object, what: str, number: int) -> None:
-    stream.update(np.asarray(value))
+def _take(stream: Stream, value: Array, what: str, number: int) -> None:
+    stream.update(value)
     if stream.nonfinite:
         raise UsageError(
             f"{what} holds NaN or infinity for calibration sample {number}",

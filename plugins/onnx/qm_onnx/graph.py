@@ -160,6 +160,18 @@ def _walk(scope: Scope) -> Iterator[tuple[Scope, NodeProto]]:
             yield from _walk(inner)
 
 
+def copied(proto: ModelProto) -> ModelProto:
+    """A copy that may be changed."""
+    fresh = ModelProto()
+    fresh.CopyFrom(proto)
+    return fresh
+
+
+def stored(proto: ModelProto, name: str) -> TensorProto:
+    """The initializer of that name; there must be one."""
+    return next(t for t in proto.graph.initializer if t.name == name)
+
+
 def opset(proto: ModelProto) -> int:
     """The version of the standard operator set, 1 where none is named."""
     return max((o.version for o in proto.opset_import if o.domain in ONNX_DOMAINS), default=1)

@@ -24,6 +24,14 @@ class PtqOptions(Options):
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="share of values inside the range, for ranges=percentile, in percent"
     )
+    rounding: Literal["auto", "nearest", "gptq"] = Field(
+        default="auto",
+        description="how weights are rounded: each to the nearest, or so that a layer's results stay (gptq); auto is "
+        "nearest",
+    )
+    bias_correction: bool = Field(
+        default=False, description="whether biases make good what the rounding of weights changes on average"
+    )
     operators: str = Field(
         default="auto",
         description="operator kinds to quantize beside the layers, comma-separated, such as Add,MaxPool; none for no "

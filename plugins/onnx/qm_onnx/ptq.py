@@ -13,7 +13,7 @@ from onnx import NodeProto
 
 from qm.numerics import Grid, Stream, choose_range
 from qm.plugin import QuantizeJob, UsageError
-from qm_onnx import calibrate, chain, guard, qdq, safe, stem, width
+from qm_onnx import calibrate, chain, guard, qdq, rounding, safe, stem, width
 from qm_onnx.graph import Scope
 from qm_onnx.model import OnnxModel
 from qm_onnx.option import PtqOptions
@@ -83,12 +83,14 @@ def _draft(
     widths = width.divide(scope, prepared.sites, around)
     padded = stem.pad(prepared, job.notes)
     ranges = _ranges(scope, streams, widths, options)
+    grids = _grids(job, prepared)
+    _fit(job, prepared, grids, options)
     return Draft(
         proto=prepared.proto,
         sites=prepared.sites,
         around=around,
         ranges=ranges | {name: ranges[source] for name, source in padded.items()},
-        grids=_grids(job, prepared),
+        grids=grids,
         widths=widths,
     )
 
@@ -114,3 +116,23 @@ def _grids(job: QuantizeJob, prepared: Prepared) -> dict[str, Grid]:
     safe.explain(prepared.sites, prepared.weights, job.target, job.notes)
     tracked = job.progress.track(prepared.sites, "scaling weights", total=len(prepared.sites))
     return {s.weight: safe.weight_grid(s, prepared.weights[s.weight], pair_safe=pair_safe) for s in tracked}
+
+
+def _fit(job: QuantizeJob, prepared: Prepared, grids: Mapping[str, Grid], options: PtqOptions) -> None:
+    """Decide integers and biases by what the layers' inputs are, where that is asked for."""
+    wishes = rounding.Wishes(
+        results=options.rounding == "gptq",
+        biases=options.bias_correction,
+        pair_safe=safe.wants_pair_safe(job.target),
+    )
+    if job.data is not None and (wishes.results or wishes.biases):
+        count = rounding.fit(prepared, grids, job.data, wishes, progress=job.progress)
+        what = [
+            text
+            for wanted, text in (
+                (wishes.results, "weights rounded so that results stay (rounding=gptq)"),
+                (wishes.biases, "biases that make good what rounding changes on average (bias_correction=true)"),
+            )
+            if wanted
+        ]
+        job.notes.say(f"{count} weights are fitted to the samples: {' and '.join(what)}")

@@ -16,7 +16,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from qm.numerics import Moments, nearest_results
+from qm.numerics import Grid, Moments, dequantize, nearest_results, places
 from qm.plugin import Array, Dataset, Plan, Progress, unique
 from qm_tf import flat, name, runtime
 from qm_tf.graph import Graph
@@ -32,8 +32,6 @@ WIDEST = 4096
 
 _MEMORY = 1 << 25
 """How many products are kept at a time, in numbers of 8 bytes."""
-
-_GOLDEN = (5**0.5 - 1) / 2
 
 
 def fitting(model: LiteModel, plan: Plan, *, most_bits: int) -> list[Found]:
@@ -72,13 +70,18 @@ def rounded(
         for f in progress.track(part, "rounding weights", total=len(part)):
             weight = np.asarray(model.graph.array(f.weights[0]), np.float64)
             rows = weight.reshape(len(weight), -1)
-            high = (1 << (plan[f.name].weight_bits - 1)) - 1
-            steps = np.broadcast_to(bounds[f.weights[0]].reshape(-1) / high, len(rows)).astype(np.float64)
+            grid = _grid(bounds[f.weights[0]], plan[f.name].weight_bits, len(rows))
             mean, products = moments[f.name].means()
-            made = nearest_results(rows, products, steps, high)
+            made = dequantize(nearest_results(rows, products, grid), grid)
             _set_weight(native, f, made.reshape(weight.shape))
             _set_bias(native, model, f, (rows - made) @ mean)
     return model.with_content(flat.serialize(native))
+
+
+def _grid(bounds: Array, bits: int, rows: int) -> Grid:
+    """The grid of a weight whose rows reach up to the bounds; LiteRT's integers of 4 bits use the smallest one too."""
+    steps = np.broadcast_to(bounds.reshape(-1) / ((1 << (bits - 1)) - 1), rows).astype(np.float32)
+    return Grid(scale=steps, bits=bits, signed=True, narrow=bits >= 8, axis=0)
 
 
 def _inputs(graph: Graph, f: Found) -> int:
@@ -119,7 +122,7 @@ def rows_of(graph: Graph, f: Found, data: Array, number: int = 0, *, most: int =
     shape = graph.shape(f.weights[0])
     if f.kind == "FULLY_CONNECTED":
         rows = data.reshape(-1, shape[-1])
-        return rows[_places(len(rows), number, most)]
+        return rows[places(len(rows), number, most)]
     options = f.op.native.builtinOptions
     steps, dilations = (options.strideH, options.strideW), (options.dilationHFactor, options.dilationWFactor)
     if options.padding == schema.Padding.SAME:
@@ -127,15 +130,10 @@ def rows_of(graph: Graph, f: Found, data: Array, number: int = 0, *, most: int =
     spans = tuple((k - 1) * d + 1 for k, d in zip(shape[1:3], dilations, strict=True))
     views = np.lib.stride_tricks.sliding_window_view(data, spans, (1, 2))
     views = views[:, :: steps[0], :: steps[1], :, :: dilations[0], :: dilations[1]]
-    places = _places(views.shape[1] * views.shape[2], number, most)
-    taken = views[:, places // views.shape[2], places % views.shape[2]]  # Only these are copied.
+    at = places(views.shape[1] * views.shape[2], number, most)
+    taken = views[:, at // views.shape[2], at % views.shape[2]]  # Only these are copied.
     made: NDArray[np.float32] = taken.transpose(0, 1, 3, 4, 2).reshape(-1, int(np.prod(shape[1:])))
     return made
-
-
-def _places(count: int, number: int, most: int) -> NDArray[np.intp]:
-    step = -(-count // most)
-    return np.arange(int(number * _GOLDEN % 1 * step), count, step)
 
 
 def _margin(length: int, kernel: int, step: int, dilation: int) -> tuple[int, int]:
