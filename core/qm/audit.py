@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -52,7 +52,8 @@ class Evidence:
     """What the artifact is held against.
 
     ``left_out`` names the layers that a rule wants in float; ``again`` is the command that made the artifact, to build
-    the next one from; ``wider`` is the next scheme up that the method offers; ``doubt`` is what is odd about the data.
+    the next one from; ``wider`` is the next scheme up that the method offers; ``doubt`` is what is odd about the data;
+    ``read`` tells the schemes of an artifact that is not to be run, since it may be larger than memory.
     """
 
     model: Model
@@ -69,6 +70,7 @@ class Evidence:
     again: str
     wider: Scheme | None = None
     doubt: str | None = None
+    read: Callable[[], Mapping[str, Scheme]] | None = None
 
 
 def audit(
@@ -78,6 +80,9 @@ def audit(
     seen = Audit()
     check_size(seen, evidence)
     check_target(seen, evidence)
+    if evidence.read is not None:
+        check_unrun(seen, evidence, evidence.read)
+        return seen
     if benchmark is None:
         seen.add("opens", Level.WARNING, "no installed plugin runs this format, so that the file was not opened")
         check_data(seen, evidence)
@@ -106,6 +111,20 @@ def _as_findings(seen: Audit, check: str) -> Iterator[None]:
         yield
     except QmError as e:
         seen.add(check, Level.BROKEN, e.message, todo=e.hint)
+
+
+def check_unrun(seen: Audit, evidence: Evidence, read: Callable[[], Mapping[str, Scheme]]) -> None:
+    """What the file itself tells of a model that may be larger than memory."""
+    with _as_findings(seen, "schemes"):
+        seen.schemes = dict(read())
+        check_schemes(seen, evidence)
+        check_coverage(seen, evidence)
+    seen.add(
+        "runs",
+        Level.WARNING,
+        "not run: the weights of the original stay on disk, since they may be larger than memory",
+        todo="Give samples with --data where both models fit into memory: then they are run and compared.",
+    )
 
 
 def check_data(seen: Audit, evidence: Evidence) -> None:

@@ -29,14 +29,21 @@ class Notes(list[str]):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadJob:
+    """``streamed`` asks that weights stay on the disk where they can, since the model is looked at and not run."""
+
     path: Path
     options: Any = field(default_factory=Options)
     notes: Notes = field(default_factory=Notes)
+    streamed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeJob:
-    """``activations`` takes what calibration saw, for the report, which keeps the worst."""
+    """``activations`` takes what calibration saw, for the report, which keeps the worst.
+
+    ``scratch`` is a folder beside the result, not there yet, for what a run that is cut off can go on from; it is
+    removed once the result is in its place. None where nobody will go on.
+    """
 
     model: Model
     plan: Plan
@@ -47,6 +54,7 @@ class QuantizeJob:
     progress: Progress = field(default_factory=Silent)
     notes: Notes = field(default_factory=Notes)
     activations: list[Activation] = field(default_factory=list)
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

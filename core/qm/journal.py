@@ -1,4 +1,4 @@
-"""A file that remembers trials: one JSON object a line, on the disk before the next trial begins.
+"""A file that remembers what is done: one JSON object a line, on the disk before the next begins.
 
 A line cut short by a crash is dropped when the journal is read again, and nothing else is lost.
 """

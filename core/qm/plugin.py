@@ -26,6 +26,7 @@ from qm.card import Benchmark, Card, Exporter, Loader, Needs, Options, Planner, 
 from qm.errors import NotReady, PluginError, QmError, Unsupported, UsageError
 from qm.file import contents, sha256, written
 from qm.job import Bench, BenchmarkJob, ExportJob, LoadJob, Notes, PlanJob, QuantizeJob, Step, Trial
+from qm.journal import Journal
 from qm.progress import Progress, Silent
 from qm.recipe import Recipe, Rule, Stage
 from qm.scheme import F16, FLOAT, Activations, Granularity, Scheme
@@ -67,6 +68,7 @@ __all__ = [
     "Field",
     "Granularity",
     "Hazard",
+    "Journal",
     "Layer",
     "LoadJob",
     "Loader",

@@ -22,7 +22,22 @@ from qm.journal import Journal
 from qm.judgement import quality_of
 from qm.layout import left_out, merged, work_out
 from qm.measurement import Ratio
-from qm.plugin import Activation, Artifact, Can, Card, Model, Notes, Plan, PlanJob, Progress, Recipe, Rule, Silent, Step
+from qm.plugin import (
+    Activation,
+    Artifact,
+    Can,
+    Card,
+    Loader,
+    Model,
+    Notes,
+    Plan,
+    PlanJob,
+    Progress,
+    Recipe,
+    Rule,
+    Silent,
+    Step,
+)
 from qm.report import File, Finding, Level, Profile, Report, Size, Spread, environment, now, page_path, report_path
 from qm.report import Samples as SamplesUsed
 from qm.request import Request
@@ -143,6 +158,11 @@ class Run:
         """Where the trials of this run are remembered, until it is done."""
         return self.route.to.with_name(self.route.to.name + ".trials.jsonl")
 
+    @property
+    def _scratch(self) -> Path:
+        """Where a quantizer leaves what a run that is cut off can go on from."""
+        return self.route.to.with_name(self.route.to.name + ".partial")
+
     @cached_property
     def plans(self) -> tuple[Plan, ...]:
         """One plan a quantizer."""
@@ -180,6 +200,7 @@ class Run:
             progress=self.progress,
             notes=self.notes,
             activations=self.activations,
+            scratch=self._scratch,
         )
         with written(route.to, force=self.request.force) as temporary:
             artifact = export_model(self.catalog.manager, route.exporter, quantized, temporary, named=route.to)
@@ -190,6 +211,7 @@ class Run:
                 self._reject(temporary, report, seen.broken)
             report_path(temporary).write_text(report.json_text(), encoding="utf-8")
         self._forget_trials()
+        shutil.rmtree(self._scratch, ignore_errors=True)
         self._draw(report, route.to)
         return report
 
@@ -232,6 +254,7 @@ class Run:
             again=self.request.again(),
             wider=self._wider(),
             doubt=None if split.whole is None else suspicion(split.whole, self.model.inputs()),
+            read=partial(self._read_back, artifact, loader) if self.model.is_streamed and not split.judging else None,
         )
         return audit(
             evidence,
@@ -240,6 +263,10 @@ class Run:
             can=frozenset(loader.card.can),
             progress=self.progress,
         )
+
+    def _read_back(self, artifact: Artifact, loader: Found[Loader]) -> Mapping[str, Scheme]:
+        """What each layer of the artifact is in, its weights left where they are."""
+        return load_model(self.catalog.manager, loader, artifact.path, streamed=True).schemes()
 
     def _wider(self) -> Scheme | None:
         """The next scheme up from the default that the last method offers, float aside."""
@@ -254,7 +281,10 @@ class Run:
 
     def _float_nbytes(self, artifact: Artifact) -> int:
         """Bytes of the float model in the artifact's own format: those of a file that also trains tell nothing."""
-        return self._source.nbytes if self._source.format == artifact.format else self.model.nbytes()
+        if self._source.format != artifact.format:
+            return self.model.nbytes()
+        # A file of weights may have any name, and then only the model knows it.
+        return max(self._source.nbytes, self.model.nbytes()) if self.model.is_streamed else self._source.nbytes
 
     def _race(self, artifact: Artifact, seen: Audit) -> Ratio | None:
         if not self.request.benchmark or seen.broken or not self.split.judging or self.route.benchmark is None:
@@ -344,6 +374,7 @@ class Run:
     def _reject(self, temporary: Path, report: Report, broken: Sequence[Finding]) -> None:
         place = self.route.to.with_name(self.route.to.name + ".rejected")
         report.write(report_path(place))
+        shutil.rmtree(self._scratch, ignore_errors=True)
         for made in sorted(temporary.parent.iterdir(), key=lambda p: p.name == temporary.name):
             shutil.move(made, place if made.name == temporary.name else place.with_name(made.name))
         self._draw(report, place)

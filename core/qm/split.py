@@ -71,9 +71,9 @@ def divided(samples: Samples, recipe: Recipe, *, has_planner: bool, wanted: int 
 
 
 def made_up(model: Model, seed: int) -> Split:
-    """Made-up inputs; none where the model cannot be run on them."""
+    """Made-up inputs; none where the model cannot be run on them, or may be too large to be run without need."""
     batches: list[Batch] = []
-    for length in FREE_LENGTHS:
+    for length in () if model.is_streamed else FREE_LENGTHS:
         tried: list[Batch] = list(synthetic(model.inputs(), SYNTHETIC_SAMPLES, seed, free_length=length))
         try:
             model.run(tried[0])

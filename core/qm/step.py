@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,12 @@ def load_model(
     path: Path,
     told: Mapping[str, Any] | None = None,
     notes: Notes | None = None,
+    *,
+    streamed: bool = False,
 ) -> Model:
     """The model in a file, or that a function makes, by the loader that the route chose; ``told`` are its options."""
-    job = LoadJob(path=path, options=found.options(dict(told or {})), notes=Notes() if notes is None else notes)
+    options = found.options(dict(told or {}))
+    job = LoadJob(path=path, options=options, notes=Notes() if notes is None else notes, streamed=streamed)
     model = manager.perform("load", Step(found.plugin, job, lambda: found.card.implementation()(job)), Model)
     if model.format != found.card.gives:
         raise PluginError(found.plugin, f"it gave a model of format {model.format!r}, not {found.card.gives!r}")
@@ -59,10 +63,11 @@ def quantize_model(
     progress: Progress,
     notes: Notes,
     activations: list[Activation] | None = None,
+    scratch: Path | None = None,
 ) -> Model:
     """The model after every quantizer that has something to do, in the pipe's order.
 
-    What calibration saw is added to ``activations``.
+    What calibration saw is added to ``activations``; ``scratch`` is where a run that is cut off can go on.
     """
     for leg, plan in zip(legs, plans, strict=True):
         if not plan.quantized():
@@ -77,6 +82,7 @@ def quantize_model(
             progress=progress,
             notes=notes,
             activations=[] if activations is None else activations,
+            scratch=scratch,
         )
         model = _quantized(manager, leg, job)
     return model
@@ -84,7 +90,14 @@ def quantize_model(
 
 def _quantized(manager: Manager, leg: QuantizeLeg, job: QuantizeJob) -> Model:
     found = leg.found
-    model = manager.perform("quantize", Step(found.plugin, job, lambda: found.card.implementation()(job)), Model)
+
+    def make() -> Model:
+        # As in export_model: large results are written on the way.
+        with disk_errors(job.scratch or Path(tempfile.gettempdir())):
+            made: Model = found.card.implementation()(job)
+            return made
+
+    model = manager.perform("quantize", Step(found.plugin, job, make), Model)
     promised = found.card.gives or job.model.format
     if model.format != promised:
         raise PluginError(found.plugin, f"it gave a model of format {model.format!r}, and its card says {promised!r}")

@@ -144,6 +144,11 @@ class Model(ABC):
     def nbytes(self) -> int:
         """Bytes the model takes when stored."""
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether its weights stay on the disk until they are used, since they may be larger than memory."""
+        return False
+
     def digest(self) -> str:
         """SHA-256 of all that the model holds, as hexadecimal digits; what a function makes has no file to tell by."""
         raise Unsupported(f"a model of format {self.format!r} has no digest of its own")

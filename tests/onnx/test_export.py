@@ -51,12 +51,11 @@ def test_weights_beside_a_model_start_at_a_page(model: OnnxModel, tmp_path: Path
 def test_external_data_moves_along(
     model: OnnxModel, tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qm_onnx.load.IN_MEMORY", 0)
     monkeypatch.setattr("qm_onnx.load.SMALL", 500)
     (tmp_path / "from").mkdir()
     (tmp_path / "to").mkdir()
     write(model.native, tmp_path / "from" / "in.onnx", beside_from=1000)
-    loaded = load(LoadJob(path=tmp_path / "from" / "in.onnx"))
+    loaded = load(LoadJob(path=tmp_path / "from" / "in.onnx", streamed=True))
     artifact = export(ExportJob(model=loaded, path=tmp_path / "to" / "out.onnx"))
     for made in (tmp_path / "from").iterdir():
         made.unlink()

@@ -10,6 +10,7 @@ from onnx import ModelProto, helper
 from qm.plugin import LoadJob, QmError, Unsupported, UsageError
 from qm_onnx.load import load, read
 from qm_onnx.model import OnnxModel, is_quantized
+from qm_onnx.option import LoadOptions
 
 Save = Callable[..., Path]
 
@@ -135,9 +136,8 @@ def test_external_data_is_read(beside: Path, model: OnnxModel, sample: dict[str,
 def test_large_external_data_stays_in_its_file(
     beside: Path, model: OnnxModel, sample: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qm_onnx.load.IN_MEMORY", 2000)
     monkeypatch.setattr("qm_onnx.load.SMALL", 500)
-    loaded = load(LoadJob(path=beside))
+    loaded = load(LoadJob(path=beside, options=LoadOptions(in_memory_mb=0.002)))
     assert {t.name for t in loaded.native.graph.initializer if t.external_data} == {"w0", "w2", "W", "R"}
     assert (loaded.run(sample)["y"] == model.run(sample)["y"]).all()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,12 +13,10 @@ from onnx import ModelProto, TensorProto, external_data_helper
 from qm.plugin import Artifact, ExportJob, UsageError
 from qm_onnx import graph
 from qm_onnx.model import OnnxModel, has_external
+from qm_onnx.spill import ALIGNED
 
 BESIDE_FROM = (1 << 31) - (1 << 24)
 """Bytes of a model, with a margin below protobuf's 2 GB, from which the weights go into a file of their own."""
-
-ALIGNED = 4096
-"""Offsets in the data file are multiples of a page, so that it can be mapped."""
 
 SMALL = 1024
 """Tensors of fewer bytes stay in the model."""
@@ -27,7 +26,10 @@ def export(job: ExportJob) -> Artifact:
     """Write the model to ``job.path``, with ``NAME.onnx.data`` beside it where its weights need that."""
     if not isinstance(job.model, OnnxModel):
         raise UsageError(f"{job.model!r} is not an ONNX model", hint="Export it with the exporter of its own format.")
-    write(job.model.proto, job.path, folder=job.model.folder)
+    if job.model.spill is not None and job.model.folder is not None:
+        _adopt(job.model.proto, job.model.spill.path, job.path)
+    else:
+        write(job.model.proto, job.path, folder=job.model.folder)
     return Artifact(path=job.path, format="onnx")
 
 
@@ -36,6 +38,22 @@ def write(proto: ModelProto, path: Path, *, folder: Path | None = None, beside_f
     if has_external(proto) or proto.ByteSize() >= beside_from:
         proto = _split(proto, path, folder or Path())
     path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _adopt(proto: ModelProto, spilled: Path, path: Path) -> None:
+    """Write a model whose data file is there already, under another name.
+
+    The file is copied: a run that is cut off from here on can go on from it, and onnx opens no file with two links.
+    """
+    data = path.with_name(path.name + ".data")
+    shutil.copyfile(spilled, data)
+    fresh = ModelProto()
+    fresh.CopyFrom(proto)
+    for tensor in graph.tensors(fresh):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = data.name
+    path.write_bytes(fresh.SerializeToString(deterministic=True))
 
 
 def _split(proto: ModelProto, path: Path, folder: Path) -> ModelProto:

@@ -13,9 +13,7 @@ from qm.plugin import LoadJob, UsageError, contents
 from qm_onnx import graph
 from qm_onnx.model import OnnxModel
 from qm_onnx.normalize import normalize
-
-IN_MEMORY = 1 << 30
-"""External data up to this many bytes is read with the model; more stays in its file."""
+from qm_onnx.option import LoadOptions
 
 SMALL = 1 << 16
 """Tensors of up to this many bytes are always read: without shapes and axes nothing can be inferred."""
@@ -36,17 +34,18 @@ def load(job: LoadJob) -> OnnxModel:
         UsageError: the file is missing, is not ONNX, is damaged, or its external data is missing.
         Unsupported: ONNX Runtime does not know one of its operators.
     """
-    proto = read(job.path)
+    options = job.options if isinstance(job.options, LoadOptions) else LoadOptions()
+    proto = read(job.path, most=0 if job.streamed else int(options.in_memory_mb * 1_000_000))
     proto, notes = normalize(proto, name=str(job.path), folder=job.path.parent)
     return OnnxModel(proto, source=job.path, notes=notes)
 
 
-def read(path: Path) -> ModelProto:
-    """The file as it is, its external data read where there is less than a gigabyte of it."""
+def read(path: Path, *, most: int = 1_000_000_000) -> ModelProto:
+    """The file as it is, its external data read where there are no more than ``most`` bytes of it."""
     proto = _parse(path, _content(path))
     total = _external_nbytes(proto, path)
     for tensor in graph.tensors(proto) if total else ():
-        if external_data_helper.uses_external_data(tensor) and (total <= IN_MEMORY or _nbytes(tensor) <= SMALL):
+        if external_data_helper.uses_external_data(tensor) and (total <= most or _nbytes(tensor) <= SMALL):
             external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]

@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from qm.plugin import Array, Batch, Hazard, Layer, Model, Scheme, TensorSpec, Unsupported
 from qm_onnx import graph, layer, runtime, scheme
 from qm_onnx.normalize import is_quantized as proto_is_quantized
+from qm_onnx.spill import Spill
 from qm_onnx.watch import watched
 
 
@@ -22,8 +23,11 @@ class OnnxModel(Model):
 
     format: ClassVar[str] = "onnx"
 
-    def __init__(self, proto: ModelProto, *, source: Path | None = None, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, proto: ModelProto, *, source: Path | None = None, notes: Sequence[str] = (), spill: Spill | None = None
+    ) -> None:
         self.proto = proto
+        self.spill = spill
         self.source = source.absolute() if source is not None else None
         self.notes = tuple(notes)
         self._name = str(source or "model")
@@ -35,14 +39,22 @@ class OnnxModel(Model):
     def native(self) -> ModelProto:
         return self.proto
 
-    def with_proto(self, proto: ModelProto) -> OnnxModel:
-        """Another graph from the same source."""
-        return OnnxModel(proto, source=self.source, notes=self.notes)
+    def with_proto(self, proto: ModelProto, spill: Spill | None = None) -> OnnxModel:
+        """Another graph from the same source; ``spill`` holds all its external data, where it is not the source's."""
+        return OnnxModel(proto, source=self.source, notes=self.notes, spill=spill)
 
     @property
     def folder(self) -> Path | None:
         """Where external data lies, None where all weights are in the graph."""
-        return self.source.parent if self.source is not None and has_external(self.proto) else None
+        if not has_external(self.proto):
+            return None
+        if self.spill is not None:
+            return self.spill.folder
+        return self.source.parent if self.source is not None else None
+
+    @property
+    def is_streamed(self) -> bool:
+        return has_external(self.proto)
 
     def inputs(self) -> tuple[TensorSpec, ...]:
         stored = {t.name for t in self.proto.graph.initializer}

@@ -15,6 +15,16 @@ SCHEMES = {
 """What each method offers, by its card's name."""
 
 
+class LoadOptions(Options):
+    """Options of the loader."""
+
+    in_memory_mb: float = Field(
+        default=1000,
+        ge=0,
+        description="weights beside the model are read with it up to this many megabytes; more stay in their file",
+    )
+
+
 class PtqOptions(Options):
     """Options of static quantization."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qm.plugin import Benchmark, Can, Card, Exporter, Loader, Needs, Quantizer, hookimpl
-from qm_onnx.option import SCHEMES, DynamicOptions, Fp16Options, PtqOptions, WeightsOptions
+from qm_onnx.option import SCHEMES, DynamicOptions, Fp16Options, LoadOptions, PtqOptions, WeightsOptions
 
 REQUIRES = ("onnx", "onnxruntime | onnxruntime-gpu")
 
@@ -16,6 +16,7 @@ def qm_cards() -> Iterator[Card]:
         name="load",
         summary="ONNX files, external data included; opset, constants and batch norms put in order on the way in",
         impl="qm_onnx.load:load",
+        options=LoadOptions,
         requires=REQUIRES,
         suffixes={".onnx"},
         gives="onnx",

@@ -110,8 +110,7 @@ def rewrite(job: QuantizeJob, method: str, proto: ModelProto | None = None) -> t
     if not isinstance(job.model, OnnxModel):
         raise Unsupported(f"{job.model!r} is not an ONNX model", hint="Choose a method for its own format.")
     job.plan.check((layer.name for layer in job.model.layers()), SCHEMES[method], f"onnx.{method}")
-    source = job.model.source
-    return job.model, Rewrite(proto or job.model.proto, folder=source.parent if source else None)
+    return job.model, Rewrite(proto or job.model.proto, folder=job.model.folder)
 
 
 def constant(scope: Scope, name: str, *, folder: Path | None = None) -> Array | None:

@@ -72,10 +72,26 @@ def find_weight(scope: Scope, name: str, folder: Path | None) -> Weight | None:
 
 
 def _mapped(tensor: TensorProto, folder: Path) -> tuple[mmap.mmap, Array]:
-    """The map of an external tensor's part of its file, and the floats in it."""
+    """The map of an external tensor's part of its file, and the floats in it.
+
+    Raises:
+        UsageError: the file is gone or has become shorter, or the tensor's length is not that of its shape.
+    """
     info = external_data_helper.ExternalDataInfo(tensor)
     offset, count = info.offset or 0, int(np.prod(tensor.dims, dtype=np.int64))
+    if info.length not in (None, 4 * count):
+        raise UsageError(
+            f"the weight {tensor.name!r} has {info.length:,} bytes in {info.location!r}, and "
+            f"{4 * count:,} by its shape",
+            hint="Export the model again.",
+        )
     start = offset - offset % mmap.ALLOCATIONGRANULARITY
-    with (folder / info.location).open("rb") as f:
-        pages = mmap.mmap(f.fileno(), offset - start + 4 * count, offset=start, access=mmap.ACCESS_READ)
+    try:
+        with (folder / info.location).open("rb") as f:
+            pages = mmap.mmap(f.fileno(), offset - start + 4 * count, offset=start, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as e:
+        raise UsageError(
+            f"the weight {tensor.name!r} cannot be read from {str(folder / info.location)!r}: {e}",
+            hint="Leave the model's files alone while it is quantized, and start again.",
+        ) from e
     return pages, np.frombuffer(pages, "<f4", count, offset - start).reshape(tensor.dims)

@@ -12,22 +12,32 @@ in groups of 32, 11 dB at that of PP-OCR's recogniser. The search for the scale 
 to 1.2 dB.
 
 An embedding is dequantized after its rows are gathered, never as a whole.
+
+Weights that stay in a file of their own when the model is loaded go one by one, piece by piece, into the data file of
+the result, so that the memory it takes does not grow with the model.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from qm.plugin import Notes, QuantizeJob, Scheme, Unsupported
+from qm.plugin import Notes, Plan, QuantizeJob, Scheme, Unsupported
 from qm_onnx.encode import Encoded, Held, Store, encode
-from qm_onnx.graph import Scope, integer
+from qm_onnx.graph import Scope, integer, tensors
 from qm_onnx.model import OnnxModel
 from qm_onnx.normalize import raise_opset
 from qm_onnx.rewrite import MICROSOFT, Rewrite, rewrite
+from qm_onnx.spill import Spill
 from qm_onnx.weight import Weight, find_weight
+
+ENCODING = 1
+"""Goes up when other bytes are stored for the same weight, so that no run goes on from what an older version left."""
 
 GROUPS_SINCE = 21
 """The opset that brought DequantizeLinear its groups and its 4-bit types."""
@@ -57,11 +67,11 @@ class Work:
             self._known[key] = encode(weight, scheme, self.store, layer=scope.path + node.name, reduced=reduced)
         return self._known[key]
 
-    def names(self, scope: Scope, node: NodeProto, tensors: Iterable[TensorProto]) -> list[str]:
+    def names(self, scope: Scope, node: NodeProto, stored: Iterable[TensorProto]) -> list[str]:
         """What the stored integers, scales and zero points of a layer are called."""
         return [
             self.rewrite.tensor(scope.graph, f"{node.name}/{stem}", tensor)
-            for stem, tensor in zip(_STEMS, tensors, strict=False)
+            for stem, tensor in zip(_STEMS, stored, strict=False)
         ]
 
     def dequantize(self, scope: Scope, node: NodeProto, encoded: Encoded) -> tuple[NodeProto, str]:
@@ -82,7 +92,8 @@ def quantize(job: QuantizeJob) -> OnnxModel:
         Unsupported: a group scheme is asked and the model cannot be brought to opset 21.
     """
     model, change = rewrite(job, "weights", _raised(job))
-    work = Work(change, Held(), job.notes)
+    spill = Spill(job.scratch, _subject(change, job.plan)) if model.is_streamed else None
+    work = Work(change, spill or Held(), job.notes)
     for scope, node, scheme in job.progress.track(work.rewrite.planned(job.plan), "quantize"):
         replace = _REPLACE.get(node.op_type)
         made = replace(work, scope, node, scheme) if replace else None
@@ -95,7 +106,28 @@ def quantize(job: QuantizeJob) -> OnnxModel:
             f"8-bit weights with float activations run slower than float on {job.target.name!r}, which has no 8-bit "
             "dot product; onnx.dynamic is the faster way"
         )
-    return model.with_proto(work.rewrite.finish(MICROSOFT))
+    made = work.rewrite.finish(MICROSOFT)
+    if spill is not None:
+        _move(made, change.folder or Path(), spill)
+    return model.with_proto(made, spill)
+
+
+def _subject(change: Rewrite, plan: Plan) -> str:
+    """What tells one piece of work from another: the model, its data files, the plan, and how weights are stored."""
+    files = sorted({e.value for t in tensors(change.proto) for e in t.external_data if e.key == "location"})
+    marks = [(name, (s := ((change.folder or Path()) / name).stat()).st_size, s.st_mtime_ns) for name in files]
+    told = [ENCODING, marks, {name: str(scheme) for name, scheme in plan.layers.items()}]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    digest.update(change.proto.SerializeToString(deterministic=True))
+    return digest.hexdigest()[:16]
+
+
+def _move(made: ModelProto, folder: Path, spill: Spill) -> None:
+    """Copy what is left of the model's own external data, so that all lies in one file."""
+    for tensor in tensors(made):
+        if tensor.data_location == TensorProto.EXTERNAL and not spill.holds(tensor):
+            tensor.CopyFrom(spill.copy(tensor, folder))
+    spill.close()
 
 
 def _raised(job: QuantizeJob) -> ModelProto:
