@@ -6,9 +6,12 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from qm.__main__ import main
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +52,42 @@ def publish(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     yield install
     for module in made:
         sys.modules.pop(module, None)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did; ``left`` are the files that are new."""
+
+    code: int
+    out: str
+    err: str
+    left: set[str]
+
+    def check_refused(self, *words: str, code: int = 2) -> None:
+        """It says what is wrong and what to do in place of it, and has written nothing."""
+        assert self.code == code, self.err
+        assert self.err.startswith("error: ")
+        assert "hint: " in self.err
+        assert "Traceback" not in self.err
+        assert self.left == set()
+        for word in words:
+            assert word in self.err
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Run a command in a folder of its own, as a user types it."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Outcome:
+        before = set(tmp_path.rglob("*"))
+        capsys.readouterr()
+        try:
+            code = main(list(words))
+        except SystemExit as e:
+            code = int(e.code or 0)
+        out, err = capsys.readouterr()
+        left = {str(p.relative_to(tmp_path)) for p in set(tmp_path.rglob("*")) - before}
+        return Outcome(code, out, err, left)
+
+    return run

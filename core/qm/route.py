@@ -197,12 +197,26 @@ class _Search:
             check_there(self.source)
             takes = frozenset(self.quantizers[0].found.card.takes) if self.quantizers else None
             found = self.catalog.loader(self.source, gives=takes)
+            self._check_quantizable(found.card.gives)
             found.check_ready()
             self._told(found)
         except UsageError as e:
             self.problems.append(e)
             return None
         return found
+
+    def _check_quantizable(self, fmt: str) -> None:
+        """Raise UsageError for what a compiler wrote: a runtime opens the format, and no way leads to a quantizer."""
+        takes = {t for f in self.catalog.all(Quantizer) for t in f.card.takes}
+        if fmt in takes or self._benchmark(fmt) is None or any(self.catalog.bridges(fmt, takes)):
+            return
+        before = {t for f in self.catalog.all(Exporter) if f.card.gives == fmt for t in f.card.takes & takes}
+        readers = [f.plugin for f in self.catalog.all(Loader) if f.card.gives in before]
+        what = f"the {_either(sorted(before))} model" if before else "the model"
+        raise UsageError(
+            f"{str(self.source)!r} is of format {fmt}, which can be run and not be quantized",
+            hint=f"Give {what} it was made from{f', which {_either(readers)} reads' if readers else ''}.",
+        )
 
     def _told(self, loader: Found[Loader]) -> None:
         try:

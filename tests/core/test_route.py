@@ -86,6 +86,39 @@ def test_a_requirement_that_is_not_installed_is_named_with_the_way_to_install_it
         route(net, "acme.q")
 
 
+COMPILED = """
+from qm.plugin import Benchmark, Exporter, Loader, hookimpl
+@hookimpl
+def qm_cards():
+    yield Loader(name="open", summary="s", impl="no:where", suffixes={{".brick"}}, gives="brick",
+                 requires=("no-such-framework",))
+    yield Benchmark(name="run", summary="s", impl="no:where", takes={{"brick"}})
+    {more}
+"""
+BAKE = 'yield Exporter(name="bake", summary="s", impl="no:where", takes={"toy"}, gives="brick", suffix=".brick")'
+UNBAKE = 'yield Exporter(name="soak", summary="s", impl="no:where", takes={"brick"}, gives="toy", suffix=".toy")'
+
+
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [("", "Give the model it was made from."), (BAKE, "Give the toy model it was made from, which toy.load reads.")],
+)
+def test_a_format_that_is_run_and_never_quantized_is_one_problem(tmp_path, publish, more, hint):
+    publish("acme", COMPILED.format(more=more))
+    (tmp_path / "net.brick").touch()
+    with pytest.raises(RouteError) as caught:
+        route(tmp_path / "net.brick", "toy.round")
+    (problem,) = caught.value.problems
+    assert problem.message == f"'{tmp_path / 'net.brick'}' is of format brick, which can be run and not be quantized"
+    assert problem.hint == hint
+
+
+def test_a_format_with_a_way_back_is_not_called_final(tmp_path, publish):
+    publish("acme", COMPILED.format(more=UNBAKE).replace('requires=("no-such-framework",)', ""))
+    (tmp_path / "net.brick").touch()
+    assert route(tmp_path / "net.brick", "toy.round").bridge.exporter.plugin == "acme.soak"
+
+
 EXPORTER = """
 from qm.plugin import Exporter, NotReady, hookimpl
 

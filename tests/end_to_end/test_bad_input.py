@@ -12,14 +12,8 @@ import pytest
 import qm_toy
 
 
-def refused(outcome, *words, code=2):
-    assert outcome.code == code, outcome.err
-    assert outcome.err.startswith("error: ")
-    assert "hint: " in outcome.err
-    assert "Traceback" not in outcome.err
-    assert outcome.left == set()
-    for word in words:
-        assert word in outcome.err
+def refused(outcome, *words):
+    outcome.check_refused(*words)
 
 
 QUANTIZE = ("quantize", "net.toy", "-p", "toy.round")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,18 @@ def program(module: nn.Module, *inputs: Any, free: bool = True, strict: bool = F
         return torch.export.export(module.eval(), inputs, dynamic_shapes=shapes, strict=strict)
 
 
-@pytest.fixture
-def small() -> TorchModel:
-    """``Small`` on images of 8 by 8, with statistics that normalization has to use."""
+def _small() -> ExportedProgram:
     torch.manual_seed(0)
     module = Small()
     module.stem[1].running_mean.normal_()
     module.stem[1].running_var.uniform_(0.5, 2.0)
-    return TorchModel(program(module, torch.zeros(2, 3, 8, 8)), name="small")
+    return program(module, torch.zeros(2, 3, 8, 8))
+
+
+@pytest.fixture
+def small() -> TorchModel:
+    """``Small`` on images of 8 by 8, with statistics that normalization has to use."""
+    return TorchModel(_small(), name="small")
 
 
 @pytest.fixture
@@ -71,12 +76,18 @@ def words() -> TorchModel:
     return TorchModel(program(Words(), torch.zeros(2, 5, dtype=torch.int64)), name="words")
 
 
-@pytest.fixture
-def saved(small: TorchModel, tmp_path: Path) -> Path:
-    """``small`` in a file."""
-    path = tmp_path / "small.pt2"
-    torch.export.save(small.program, path)
+@pytest.fixture(scope="session")
+def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``small`` in a file that nobody may change."""
+    path = tmp_path_factory.mktemp("program") / "small.pt2"
+    torch.export.save(_small(), path)
     return path
+
+
+@pytest.fixture
+def saved(saved_once: Path, tmp_path: Path) -> Path:
+    """``small`` in a file."""
+    return Path(shutil.copy(saved_once, tmp_path / "small.pt2"))
 
 
 Write = Callable[[str], None]
