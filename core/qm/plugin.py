@@ -21,7 +21,7 @@ from __future__ import annotations
 import pluggy
 from pydantic import Field
 
-from qm import function
+from qm import cache, function, training
 from qm.card import Benchmark, Card, Exporter, Loader, Needs, Options, Planner, Quantizer
 from qm.errors import NotReady, PluginError, QmError, Unsupported, UsageError
 from qm.file import contents, sha256, written
@@ -98,10 +98,12 @@ __all__ = [
     "Trial",
     "Unsupported",
     "UsageError",
+    "cache",
     "contents",
     "function",
     "hookimpl",
     "sha256",
+    "training",
     "unique",
     "written",
 ]

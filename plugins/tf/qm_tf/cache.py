@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import user_cache_dir
-
-from qm.plugin import UsageError, written
+from qm.plugin import UsageError, cache, written
 
 LARGEST = 2_000_000_000
 """Bytes that the cache may take; the models used longest ago go first."""
@@ -29,13 +26,8 @@ class Entry:
 
 
 def folder() -> Path:
-    """Where the models are kept: in ``QM_CACHE``, else where the system keeps caches."""
-    return Path(os.environ.get("QM_CACHE") or user_cache_dir("qm")) / "tf"
-
-
-def key(parts: Sequence[str]) -> str:
-    """The name of what was made from ``parts``: hashes and versions."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    """Where the models are kept."""
+    return cache.folder("tf")
 
 
 def get(name: str) -> Entry | None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from qm.plugin import Array, LoadJob, PluginError, Unsupported, UsageError, sha256
+from qm.plugin import cache as kept
 from qm_tf import cache, flat, process, source
 from qm_tf.graph import graphs
 from qm_tf.layer import find
@@ -78,7 +79,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _converted(path: Path, kind: str) -> cache.Entry:
-    name = cache.key([FORMAT, kind, sha256(path), *versions()])
+    name = kept.key([FORMAT, kind, sha256(path), *versions()])
     found = cache.get(name)
     if found is None:
         found = _convert(path, kind)

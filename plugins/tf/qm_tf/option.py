@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from qm.plugin import Field, Options
+from qm.plugin import Field, Options, training
 
 FULL = frozenset({"w8a8", "w8a16", "w8d8", "w8", "f16"})
 NARROW = FULL | {"w4a8", "w4d8", "w4"}
@@ -65,20 +65,9 @@ class PtqOptions(Options):
     )
 
 
-class QatOptions(Options):
+class QatOptions(training.TrainingOptions):
     """Options of quantization-aware training."""
 
-    epochs: int = Field(default=10, ge=1, le=10_000, description="passes over the samples")
-    learning_rate: float = Field(default=3e-4, gt=0, le=1, description="the largest learning rate of the schedule")
-    schedule: Literal["cosine", "constant"] = Field(
-        default="cosine", description="how the learning rate goes: down along a cosine, or not at all"
-    )
-    batch: int = Field(default=64, ge=1, le=65_536, description="samples a step")
-    loss: Literal["auto", "distill", "labels", "both"] = Field(
-        default="auto",
-        description="what is learnt: the float model's answers, the labels, or both; auto is both where there are "
-        "labels",
-    )
     io: Literal["float", "int8"] = Field(
         default="float", description="what the file takes and gives: float, or int8 for devices without float"
     )

@@ -9,7 +9,7 @@ from qm.plugin import Benchmark, Can, Card, Exporter, Loader, Needs, Quantizer, 
 from qm_tf.option import INSTEAD, KINDS, PTQ, QAT, PtqOptions, QatOptions
 
 LITE = ("ai-edge-litert",)
-TENSORFLOW = (*LITE, "tensorflow | tensorflow-cpu", "keras", "platformdirs")
+TENSORFLOW = (*LITE, "tensorflow | tensorflow-cpu", "keras")
 CAN = frozenset({Can.LAYERS, Can.RUN, Can.ACTIVATIONS, Can.SCHEMES})
 SOURCES = frozenset({"keras", "saved_model"})
 

@@ -6,9 +6,9 @@ squared error of the answers over their variance beside it, which alone serves w
 
 from __future__ import annotations
 
-import math
+import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from qm.numerics import Tally
-from qm.plugin import Array, Unsupported, UsageError, written
+from qm.plugin import Array, Unsupported, training, written
 from qm_tf import flat, process, runtime
 from qm_tf.answer import Answer
 from qm_tf.graph import Graph
@@ -26,12 +26,9 @@ from qm_tf.network import Network
 Tensor = Any
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
-WARM_UP = 0.05
-"""Share of the steps in which the learning rate rises, while Adam's averages settle."""
 LEAST_DB = 50.0
 """A float graph rebuilt in TensorFlow answers as LiteRT does to this SQNR, or an operation is not what it seems."""
 SEEN = 32
-FAITHFUL_DB, EXACT_DB = 40.0, 200.0
 
 
 @dataclass(frozen=True)
@@ -44,25 +41,22 @@ class Task:
     kinds: tuple[str, ...]
     numbers: tuple[int, ...]
     """The tensors of the quantized graph that are compared with the answers."""
-    learn: Array
     check: Array
-    """Samples that training sees, and those that choose the best epoch."""
+    """Samples that choose the best epoch."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Best:
-    """The best epoch so far, by agreement on held-out samples, then by SQNR."""
+    """The best epoch so far, with its file.
 
-    epoch: int
-    agreement: float
-    sqnr_db: float
+    ``simulation_db`` is how near what was trained comes to what this file gives in LiteRT, and ``parts_at`` from which
+    operation on it does not.
+    """
+
+    reached: training.Reached
     content: bytes
-    simulation_db: float = EXACT_DB
+    simulation_db: float = training.EXACT_DB
     parts_at: str = ""
-    """How near what was trained comes to what this file gives in LiteRT, and from which operation on it does not."""
-
-    def beats(self, other: Best) -> bool:
-        return (self.agreement, self.sqnr_db) > (other.agreement, other.sqnr_db)
 
 
 class Adam:
@@ -94,7 +88,7 @@ class Adam:
 
 def work(job: process.Event, emit: process.Emit) -> process.Event:
     """Train, and leave the best file at ``job["to"]``."""
-    tf.keras.utils.set_random_seed(job["seed"])
+    tf.keras.utils.set_random_seed(job["training"]["seed"])
     tf.config.experimental.enable_op_determinism()
     quantized, floats = Path(job["quantized"]).read_bytes(), Path(job["floats"]).read_bytes()
     network = Network(quantized, floats)
@@ -105,12 +99,8 @@ def work(job: process.Event, emit: process.Emit) -> process.Event:
     with written(Path(job["to"]), force=True) as place:
         place.write_bytes(run.best.content)
     return {
-        "epoch": run.best.epoch,
-        "agreement": run.best.agreement,
-        "sqnr_db": run.best.sqnr_db,
-        "start_agreement": run.start.agreement,
-        "start_sqnr_db": run.start.sqnr_db,
-        "exact": run.best.simulation_db >= EXACT_DB,
+        "start": asdict(run.start.reached),
+        "best": asdict(run.best.reached),
         "simulation_db": run.best.simulation_db,
         "parts_at": run.best.parts_at,
     }
@@ -124,7 +114,7 @@ class _Run:
         self.variables = network.learnt()
         self.adam = Adam(self.variables)
         self.bounded = network.bounded()
-        self.epochs, self.batch, self.steps = int(job["epochs"]), int(job["batch"]), int(job["steps"])
+        self.training = training.Training.told(job["training"])
         self.start = self._judged(0, quantized)
         self.best = self.start
         self.done = 0
@@ -133,40 +123,24 @@ class _Run:
     def go(self, emit: process.Emit) -> None:
         self._resume()
         emit({"resumed": self.done})
-        for epoch in range(self.done, self.epochs):
-            order = np.random.default_rng((self.job["seed"], epoch)).permutation(self.task.learn)
-            for step in range(self.steps):
-                chosen = np.sort(order[step * self.batch : (step + 1) * self.batch])
-                loss = self._fit(chosen, epoch * self.steps + step)
-                emit({"step": epoch * self.steps + step + 1, "loss": loss})
-            reached = self._judged(epoch + 1, self.network.written())
-            if reached.beats(self.best):
-                simulation_db, parts_at = self._faithful(reached.content)
-                self.best = replace(reached, simulation_db=simulation_db, parts_at=parts_at)
+        for epoch in range(self.done, self.training.epochs):
+            for step, chosen in self.training.batches(epoch):
+                emit({"step": step + 1, "loss": self._fit(chosen, step)})
+            made = self._judged(epoch + 1, self.network.written())
+            if made.reached.beats(self.best.reached):
+                simulation_db, parts_at = self._faithful(made.content)
+                self.best = replace(made, simulation_db=simulation_db, parts_at=parts_at)
             self.done = epoch + 1
             self._save()
-            emit({"epoch": self.done, "agreement": reached.agreement, "sqnr_db": reached.sqnr_db})
+            emit({"epoch": self.done, "agreement": made.reached.agreement, "sqnr_db": made.reached.sqnr_db})
 
     def _fit(self, chosen: Array, step: int) -> float:
         inputs = [tf.constant(a[chosen]) for a in self.task.inputs]
         answers = [tf.constant(a[chosen]) for a in self.task.answers]
         labels = None if self.task.labels is None else tf.constant(self.task.labels[chosen])
-        rate = tf.constant(self._rate(step), tf.float32)
+        rate = tf.constant(self.training.rate(step), tf.float32)
         loss = float(self._step(inputs, answers, labels, rate, tf.constant(step + 1, tf.float32)))
-        if not math.isfinite(loss):
-            raise UsageError(
-                f"training went astray in step {step + 1}: the loss is {loss}",
-                hint=f"Lower the learning rate: -o learning_rate={self.job['learning_rate'] / 10:g}",
-            )
-        return loss
-
-    def _rate(self, step: int) -> float:
-        total = self.epochs * self.steps
-        warm = max(1, round(WARM_UP * total))
-        rate = float(self.job["learning_rate"]) * min(1.0, (step + 1) / warm)
-        if self.job["schedule"] == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * step / total))
-        return rate
+        return self.training.check(loss, step)
 
     def _one_step(self, inputs: Any, answers: Any, labels: Any, rate: Tensor, step: Tensor) -> Tensor:
         with tf.GradientTape() as tape:
@@ -179,7 +153,7 @@ class _Run:
 
     def _loss(self, made: list[Tensor], answers: list[Tensor], labels: Tensor | None) -> Tensor:
         total = tf.constant(0.0)
-        if self.job["loss"] != "labels":
+        if self.training.loss != "labels":
             for kind, own, wanted in zip(self.task.kinds, made, answers, strict=True):
                 total += distance(kind, tf.reshape(own, tf.shape(wanted)), wanted)
         if labels is not None:
@@ -197,7 +171,8 @@ class _Run:
             if self.task.kinds[0] == "softmax":
                 same.append(int(made[0].argmax()) == int(self.task.answers[0][chosen].argmax()))
         worst = min(float(t.sqnr_db) for t in tallies)
-        return Best(epoch, float(np.mean(same)) if same else 0.0, worst, content)
+        reached = training.Reached(epoch=epoch, agreement=float(np.mean(same)) if same else 0.0, sqnr_db=worst)
+        return Best(reached, content)
 
     def _answers_of(self, content: bytes, samples: Array) -> Any:
         interpreter = LiteModel(content).interpreter(extra_outputs=self.task.numbers)
@@ -226,21 +201,22 @@ class _Run:
             values = self._run(interpreter, chosen)
             for t, own in zip(numbers, simulated, strict=True):
                 tallies[t].update(runtime.restored(values[t], details[t]).reshape(-1), own.numpy()[place].reshape(-1))
-        reached = {t: min(float(tally.sqnr_db), EXACT_DB) for t, tally in tallies.items()}
-        answers_db = min(reached.get(t, EXACT_DB) for t in self.task.numbers)
-        parts = (names[t] for t in numbers if reached[t] < FAITHFUL_DB)
-        return answers_db, next(parts, "") if answers_db < FAITHFUL_DB else ""
+        reached = {t: min(float(tally.sqnr_db), training.EXACT_DB) for t, tally in tallies.items()}
+        answers_db = min(reached.get(t, training.EXACT_DB) for t in self.task.numbers)
+        parts = (names[t] for t in numbers if reached[t] < training.FAITHFUL_DB)
+        return answers_db, next(parts, "") if answers_db < training.FAITHFUL_DB else ""
 
     def _save(self) -> None:
-        state = {f"v{i}": v.numpy() for i, v in enumerate([*self.variables, *self.adam.slots])}
+        values = {f"v{i}": v.numpy() for i, v in enumerate([*self.variables, *self.adam.slots])}
         with written(Path(self.job["state"]), force=True) as place, place.open("wb") as f:
             np.savez(
                 f,
                 done=self.done,
                 best=np.frombuffer(self.best.content, np.uint8),
-                reached=np.array([self.best.epoch, self.best.agreement, self.best.sqnr_db, self.best.simulation_db]),
+                reached=json.dumps(asdict(self.best.reached)),
+                simulation_db=self.best.simulation_db,
                 parts_at=self.best.parts_at,
-                **state,
+                **values,
             )
 
     def _resume(self) -> None:
@@ -250,9 +226,12 @@ class _Run:
         with np.load(path) as state:
             for i, v in enumerate([*self.variables, *self.adam.slots]):
                 v.assign(state[f"v{i}"])
-            epoch, agreement, sqnr_db, simulation_db = map(float, state["reached"])
-            content, parts_at = state["best"].tobytes(), str(state["parts_at"])
-            self.best = Best(int(epoch), agreement, sqnr_db, content, simulation_db, parts_at)
+            self.best = Best(
+                training.Reached(**json.loads(str(state["reached"]))),
+                state["best"].tobytes(),
+                float(state["simulation_db"]),
+                str(state["parts_at"]),
+            )
             self.done = int(state["done"])
 
 
@@ -271,18 +250,14 @@ def distance(kind: str, own: Tensor, wanted: Tensor) -> Tensor:
 
 def _task(job: process.Event) -> Task:
     labels = np.load(job["labels"]) if job["labels"] else None
-    inputs = tuple(np.load(p, mmap_mode="r") for p in job["inputs"])
-    count = len(inputs[0])
-    order = np.random.default_rng(job["seed"]).permutation(count)
-    held = int(job["held"])
+    _, check = training.Training.told(job["training"]).split()
     return Task(
-        inputs=inputs,
+        inputs=tuple(np.load(p, mmap_mode="r") for p in job["inputs"]),
         answers=tuple(np.load(p, mmap_mode="r") for p in job["answers"]),
         labels=labels,
         kinds=tuple(job["kinds"]),
         numbers=tuple(job["numbers"]),
-        learn=order[held:] if count > held else order,
-        check=np.sort(order[:held]),
+        check=check,
     )
 
 
