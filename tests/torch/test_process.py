@@ -14,7 +14,7 @@ import os, signal, sys, time
 from qm.plugin import UsageError
 from qm_torch import process
 
-def work(job):
+def work(job, emit):
     print("noise on the output")
     if job["do"] == "refuse":
         raise UsageError("the weather is bad", hint="Wait.")

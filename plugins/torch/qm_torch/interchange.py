@@ -45,7 +45,7 @@ def export(job: ExportJob) -> Artifact:
     return Artifact(path=job.path, format="onnx")
 
 
-def work(job: process.Job) -> process.Job:
+def work(job: process.Job, emit: process.Emit) -> process.Job:
     """Write the program that lies in the current folder."""
     torch.set_num_threads(1)
     program = torch.export.load("program.pt2")

@@ -32,7 +32,7 @@ def export(job: ExportJob) -> Artifact:
     return Artifact(path=job.path, format="pte")
 
 
-def work(job: process.Job) -> process.Job:
+def work(job: process.Job, emit: process.Emit) -> process.Job:
     """Lower the program that lies in the current folder."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from qm.plugin import Field, Options
+from qm.plugin import Field, Options, training
 
 
 class FactoryOptions(Options):
@@ -30,12 +30,22 @@ class PtqOptions(Options):
     )
 
 
+class QatOptions(training.TrainingOptions):
+    """Options of quantization-aware training."""
+
+
 PTQ: Mapping[str, frozenset[str]] = {
     "conv1d": frozenset({"w8a8"}),
     "conv2d": frozenset({"w8a8"}),
     "linear": frozenset({"w8a8"}),
 }
 """What torch.ptq offers, by the kind of layer."""
+QAT: Mapping[str, frozenset[str]] = {
+    "conv1d": frozenset({"w8a8"}),
+    "conv2d": frozenset({"w8a8"}),
+    "linear": frozenset({"w8a8"}),
+}
+"""What torch.qat offers, by the kind of layer."""
 DYNAMIC: Mapping[str, frozenset[str]] = {"linear": frozenset({"w8d8"})}
 """What torch.dynamic offers, by the kind of layer."""
 WEIGHTS: Mapping[str, frozenset[str]] = {

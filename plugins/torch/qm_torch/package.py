@@ -68,7 +68,7 @@ def _kept(source: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
             yield name, source.read(name)
 
 
-def work(job: process.Job) -> process.Job:
+def work(job: process.Job, emit: process.Emit) -> process.Job:
     """Compile the program that lies in the current folder."""
     from torch._inductor import aoti_compile_and_package
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from qm.plugin import Benchmark, Can, Card, Exporter, Loader, Needs, Quantizer, hookimpl
 from qm_torch.archive import is_package, is_program
-from qm_torch.option import DYNAMIC, PTQ, WEIGHTS, FactoryOptions, PtqOptions
+from qm_torch.option import DYNAMIC, PTQ, QAT, WEIGHTS, FactoryOptions, PtqOptions, QatOptions
 
 TORCH = ("torch", "torchao")
 EXECUTORCH = (*TORCH, "executorch")
@@ -82,6 +82,20 @@ def _quantizers() -> Iterator[Quantizer]:
         needs=Needs.DATA,
         layer_kinds=frozenset(PTQ),
         kinds=PTQ,
+    )
+    yield Quantizer(
+        name="qat",
+        summary="quantization-aware training: learns to answer as the float model does, with or without labels",
+        impl="qm_torch.qat:quantize",
+        options=QatOptions,
+        requires=TORCH,
+        takes={"torch"},
+        schemes=frozenset().union(*QAT.values()),
+        default="w8a8",
+        needs=Needs.DATA,
+        samples=None,
+        layer_kinds=frozenset(QAT),
+        kinds=QAT,
     )
     yield Quantizer(
         name="dynamic",

@@ -1,8 +1,8 @@
-"""Work for a compiler in a process of its own: its memory, its noise and its crashes stay there.
+"""Work for a compiler, or a training, in a process of its own: its memory, its noise and its crashes stay there.
 
 The child is a module with ``if __name__ == "__main__": process.serve(work)``. It reads one JSON object from its
-standard input, whose end tells it that its parent is gone, and writes one to its standard output; all that libraries
-print goes to its error stream, of which nothing is shown unless it dies.
+standard input, whose end tells it that its parent is gone, and writes events, one JSON object a line, to its standard
+output, the result last; all that libraries print goes to its error stream, of which nothing is shown unless it dies.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import IO, Any
 from qm.plugin import NotReady, PluginError, QmError, Unsupported, UsageError
 
 Job = dict[str, Any]
+Emit = Callable[[Job], None]
 
 SETTINGS = {
     "TORCHAO_FORCE_SKIP_LOADING_SO_FILES": "1",
@@ -29,6 +30,8 @@ SETTINGS = {
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
 }
 SHOWN = 300
+PATIENCE_S = 20.0
+"""How long a child that keeps what it has done may take to do so when it is interrupted."""
 
 _KINDS: Mapping[str, type[QmError]] = {
     "NotReady": NotReady,
@@ -44,12 +47,38 @@ def workshop() -> Iterator[Path]:
         yield Path(folder).resolve()
 
 
-def run(module: str, job: Job, *, what: str, folder: Path) -> Job:
-    """The result of a child at work on ``job``; ``what`` names it in errors, temporary files go to ``folder``.
+class Child:
+    """A child at work. Walk through ``events`` to its end; then ``result`` is there."""
 
-    Raises:
-        QmError: as the child raised it.
-        PluginError: the child died, or ran into what it did not expect.
+    def __init__(self, child: subprocess.Popen[bytes], log: IO[bytes], what: str) -> None:
+        self._child, self._log, self._what = child, log, what
+        self.result: Job = {}
+
+    def events(self) -> Iterator[Job]:
+        """What the child tells on its way.
+
+        Raises:
+            QmError: as the child raised it.
+            PluginError: the child died, or ran into what it did not expect.
+        """
+        assert self._child.stdout is not None
+        for line in self._child.stdout:
+            event: Job = json.loads(line)
+            if "error" in event:
+                raise _raised(event["error"], self._what)
+            if "result" in event:
+                self.result = event["result"]
+                return
+            yield event
+        self._child.wait()
+        raise PluginError("torch", f"{self._what} failed: {_last_words(self._child.returncode, self._log)}")
+
+
+@contextmanager
+def started(module: str, job: Job, *, what: str, folder: Path, patience_s: float = PATIENCE_S) -> Iterator[Child]:
+    """A child at work on ``job``; ended when the block is left, in whatever way.
+
+    ``what`` names it in errors, temporary files go to ``folder``.
     """
     command = [sys.executable, "-P", "-m", module]
     settings = {**SETTINGS, "TMPDIR": str(folder), "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")}
@@ -65,41 +94,39 @@ def run(module: str, job: Job, *, what: str, folder: Path) -> Job:
             process_group=0,  # Ctrl-C reaches the parent alone, and the child ends with it.
         )
         try:
-            answer = _talk(child, job)
+            assert child.stdin is not None
+            with suppress(BrokenPipeError):  # It died at once; its last words tell why.
+                child.stdin.write(json.dumps(job).encode() + b"\n")
+                child.stdin.flush()
+            yield Child(child, log, what)
         finally:
-            _end(child)
-        if answer is None:
-            raise PluginError("torch", f"{what} failed: {_last_words(child.returncode, log)}")
-    if "error" in answer:
-        raise _raised(answer["error"], what)
-    result: Job = answer["result"]
-    return result
+            _end(child, patience_s)
 
 
-def _talk(child: subprocess.Popen[bytes], job: Job) -> Job | None:
-    """Hand the job over and wait; None where the child went without an answer."""
-    assert child.stdin is not None and child.stdout is not None
-    with suppress(BrokenPipeError):  # It died at once; its last words tell why.
-        child.stdin.write(json.dumps(job).encode() + b"\n")
-        child.stdin.flush()
-    line = child.stdout.readline()
-    if not line:
-        child.wait()
-        return None
-    answer: Job = json.loads(line)
-    return answer
+def run(module: str, job: Job, *, what: str, folder: Path) -> Job:
+    """The result of a child that tells nothing on its way; raises as ``Child.events`` does."""
+    with started(module, job, what=what, folder=folder, patience_s=0) as child:
+        for _ in child.events():
+            pass
+        return child.result
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes], patience_s: float) -> None:
     """See that the child is gone, and what it started (a C++ compiler) with it."""
-    if child.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-    for stream in (child.stdin, child.stdout):
-        if stream is not None:
-            with suppress(BrokenPipeError):
-                stream.close()
+    try:
+        if child.poll() is None and patience_s:
+            child.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(patience_s)
+    finally:  # A second interrupt does not wait.
+        if child.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        for stream in (child.stdin, child.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
 
 
 def _last_words(code: int, log: IO[bytes]) -> str:
@@ -119,20 +146,25 @@ def _raised(error: Job, what: str) -> QmError:
     return kind(error["message"], hint=error["hint"])
 
 
-def serve(work: Callable[[Job], Job]) -> None:
-    """Be the child: do the job that stands on standard input, and answer on standard output."""
+def serve(work: Callable[[Job, Emit], Job]) -> None:
+    """Be the child: do the job that stands on standard input, and tell events and the result on standard output."""
     told = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+
+    def emit(event: Job) -> None:
+        told.write(json.dumps(event) + "\n")
+        told.flush()
+
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        answer: Job = {"result": work(job)}
+        emit({"result": work(job, emit)})
+    except KeyboardInterrupt:
+        os._exit(130)
     except QmError as e:
-        answer = {"error": {"kind": type(e).__name__, "message": e.message, "hint": e.hint}}
+        emit({"error": {"kind": type(e).__name__, "message": e.message, "hint": e.hint}})
     except Exception as e:  # noqa: BLE001  The border of the process: the parent raises it.
-        answer = {"error": {"kind": type(e).__name__, "message": first_sentence(e), "hint": ""}}
-    told.write(json.dumps(answer) + "\n")
-    told.flush()
+        emit({"error": {"kind": type(e).__name__, "message": first_sentence(e), "hint": ""}})
     os._exit(0)  # Nothing is left to do, and native libraries have crashed while they were taken down.
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
 
-from qm.numerics import Grid, grid_for_range
-from qm.plugin import QuantizeJob
+from qm.numerics import Grid, Stream, grid_for_range
+from qm.plugin import Dataset, QuantizeJob
 from qm_torch import annotation, layer, note, qdq, range, share, trace
 from qm_torch.annotation import Annotation
 from qm_torch.constant import erase_unused
@@ -30,14 +31,37 @@ def quantize(job: QuantizeJob) -> TorchModel:
     model = checked(job, "torch.ptq", PTQ)
     if not job.plan.quantized():
         return model.with_program(model.program)
+    found = calibrated(job, model, job.data, options)
+    job.activations.extend(range.seen(found.drawn, found.streams, found.chosen, bits=found.bits))
+    return write(model, found.gm, found.drawn, found.chosen, job, bits=found.bits)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A folded graph, what is to be integers in it, and what calibration saw and chose of that.
+
+    ``bits`` are those that activations use.
+    """
+
+    gm: GraphModule
+    drawn: Annotation
+    streams: Mapping[Node, Stream]
+    chosen: Mapping[Node, Range]
+    bits: int
+
+
+def calibrated(job: QuantizeJob, model: TorchModel, data: Dataset | None, options: PtqOptions) -> Calibrated:
+    """The model's graph, ready to be written.
+
+    Raises:
+        UsageError: there are no samples, or they do not fit the model.
+    """
     gm = fold(trace.opened(model.program))
-    names = layer.named(gm.graph)
-    drawn = annotation.annotate(gm.graph, names, job.plan)
-    streams = range.observe(model, gm, drawn, job.data, job.progress)
+    drawn = annotation.annotate(gm.graph, layer.named(gm.graph), job.plan)
+    streams = range.observe(model, gm, drawn, data, job.progress)
     bits = activation_bits(job)
     chosen = range.ranges(drawn, streams, method=options.ranges, percentile=options.percentile, bits=bits)
-    job.activations.extend(range.seen(drawn, streams, chosen, bits=bits))
-    return write(model, gm, drawn, chosen, job, bits=bits)
+    return Calibrated(gm, drawn, streams, chosen, bits)
 
 
 def write(
