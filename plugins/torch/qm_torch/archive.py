@@ -13,9 +13,13 @@ def names(path: Path) -> list[str]:
     """The names of what is in the archive, without its top folder; none where it is no sound zip archive."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return [name.partition("/")[2] for name in archive.namelist()]
+            inside = archive.infolist()
     except (OSError, zipfile.BadZipFile):
         return []
+    # Of a file cut short, zipfile may find the directory of an archive inside it, which begins further on.
+    if min((info.header_offset for info in inside), default=0) > 0:
+        return []
+    return [info.filename.partition("/")[2] for info in inside]
 
 
 def is_program(path: Path) -> bool:

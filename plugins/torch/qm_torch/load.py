@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +66,7 @@ def _check(path: Path) -> None:
     if not head.startswith(b"PK"):
         what = next((text for magic, text in _OTHERS if head.startswith(magic)), "no zip archive, as a .pt2 file is")
         raise UsageError(f"{str(path)!r} is {what}", hint=_EXPORT)
-    if not zipfile.is_zipfile(path):
+    if not inside:
         raise UsageError(
             f"model {str(path)!r} is damaged or cut short at {path.stat().st_size:,} bytes",
             hint="Download or export it again.",
