@@ -14,6 +14,7 @@ from qm.numerics import (
     places,
     quantize,
     result_error,
+    weight_clips,
     worst_pair_sum,
 )
 from qm.types import Array
@@ -144,3 +145,16 @@ def test_places_are_spread_evenly_and_others_for_each_number() -> None:
     drawn = [places(1000, number, 100) for number in range(20)]
     assert all(np.all(np.diff(d) == 10) and len(d) == 100 for d in drawn)
     assert len({int(d[0]) for d in drawn}) > 5
+
+
+def test_a_clip_weighed_by_the_inputs_gives_up_what_meets_none() -> None:
+    # Of the one large weight nothing is heard: its input is always zero.
+    row = np.array([[8.0, 1.0, -0.5, 0.25]])
+    assert weight_clips(row, bits=4, method="hessian", power=np.ones(4)) == weight_clips(row, bits=4, method="mse")
+    clip = weight_clips(row, bits=4, method="hessian", power=np.array([0.0, 1.0, 1.0, 1.0]))
+    assert clip[0] < 0.5 * weight_clips(row, bits=4, method="mse")[0]
+
+
+def test_a_clip_weighed_by_the_inputs_needs_their_power() -> None:
+    with pytest.raises(ValueError, match="needs the power"):
+        weight_clips(np.ones((1, 4)), bits=4, method="hessian")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import qm.target
 from qm.numerics import sqnr_db, worst_pair_sum
@@ -21,7 +25,7 @@ from qm_onnx.ptq import quantize
 from qm_onnx.site import Site
 
 Build = Callable[..., ModelProto]
-PLAIN: dict[str, Any] = {}
+PLAIN: dict[str, Any] = {"rounding": "nearest", "bias_correction": False}
 BIASES: dict[str, Any] = {"bias_correction": True}
 BOTH: dict[str, Any] = {"rounding": "gptq", "bias_correction": True}
 
@@ -187,7 +191,7 @@ def test_a_layer_without_bias_gets_one(network: OnnxModel) -> None:
 
 
 def test_schemes_and_names_are_as_without_it(network: OnnxModel) -> None:
-    plain, made = run(network, smooth(8)), run(network, smooth(8), **BOTH)
+    plain, made = run(network, smooth(8), **PLAIN), run(network, smooth(8), **BOTH)
     assert made.schemes() == plain.schemes()
     assert [f.name for f in made.layers()] == [f.name for f in plain.layers()]
 
@@ -206,10 +210,7 @@ def test_the_given_model_is_left_unchanged(network: OnnxModel) -> None:
 def test_it_is_said(network: OnnxModel) -> None:
     notes = Notes()
     run(network, smooth(8), **BOTH, notes=notes)
-    assert any(
-        n.startswith("5 weights are fitted to the samples") and "rounding=gptq" in n and "bias_correction=true" in n
-        for n in notes
-    )
+    assert "5 layers with weights rounded so that results stay (rounding=gptq)" in notes
 
 
 def test_layers_that_share_a_weight_share_its_integers(build: Build) -> None:
@@ -219,3 +220,37 @@ def test_layers_that_share_a_weight_share_its_integers(build: Build) -> None:
     made = run(model, data, **BOTH)
     assert len(integers(made)) == 1
     assert sqnr_db(*(np.concatenate([m.run(b)["y"] for b in data]) for m in (model, made))) > 25
+
+
+def test_four_bit_weights_take_half_the_bytes_and_run_on_integer_kernels(network: OnnxModel, tmp_path: Path) -> None:
+    data = smooth(16)
+    made = run(network, data, scheme="w4a8", **BOTH)
+    assert {str(s) for s in made.schemes().values()} == {"w4a8"}
+    stored = {t.name: t for t in made.native.graph.initializer}
+    weights = [t for t in stored.values() if t.data_type == TensorProto.INT4]
+    assert len(weights) == 5
+    assert all(len(t.raw_data) == (np.prod(t.dims) + 1) // 2 for t in weights)
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    settings.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ort.InferenceSession(made.native.SerializeToString(), settings, ["CPUExecutionProvider"])
+    kinds = Counter(n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert kinds["QLinearConv"] == 3
+    assert kinds["Conv"] == 0
+
+
+def test_four_bit_weights_gain_most_from_it(network: OnnxModel) -> None:
+    data, judges = smooth(48), Data(smooth(80).batches[48:])
+    last = network.layers()[-1].name
+    wanted = results(network, judges, last)
+    figures = [sqnr_db(wanted, results(run(network, data, scheme="w4a8", **o), judges, last)) for o in (PLAIN, BOTH)]
+    assert figures[1] > figures[0] + 6
+
+
+@pytest.mark.parametrize("weights", ["minmax", "mse", "octav", "hessian"])
+def test_every_way_to_choose_the_range_of_weights_gives_a_model_that_stays_close(
+    network: OnnxModel, weights: str
+) -> None:
+    data = smooth(16)
+    made = run(network, data, weights=weights)
+    assert sqnr_db(results(network, data, "c1_conv"), results(made, data, "c1_conv")) > 25

@@ -13,13 +13,22 @@ _NEWTON_STEPS = 20
 _SHRINK = np.linspace(1.0, 0.3, 71)
 
 
-def weight_clips(rows: Floats, *, bits: int, method: str) -> Floats:
+def weight_clips(rows: Floats, *, bits: int, method: str, power: Floats | None = None) -> Floats:
     """The magnitude ``(rows,)`` up to which the integers of each row of ``(rows, values)`` reach.
 
     ``minmax`` covers all. ``mse`` and ``octav`` keep the squared error of rounding and clipping least, by trial and by
-    Newton's steps on a model of it.
+    Newton's steps on a model of it. ``hessian`` is ``mse`` with each value's error weighed by the ``power`` of its
+    input, the mean of its square, that broadcasts to ``rows``: the diagonal of the Hessian of the layer's results.
+
+    Raises:
+        ValueError: the method needs the power of the inputs, and there is none.
     """
-    return _METHODS[method](rows, np.abs(rows).max(axis=1, initial=0.0), bits)
+    widest = np.abs(rows).max(axis=1, initial=0.0)
+    if method == "hessian":
+        if power is None:
+            raise ValueError("method 'hessian' needs the power of the inputs")
+        return _least(rows, widest, bits, power)
+    return _METHODS[method](rows, widest, bits)
 
 
 def _minmax(rows: Floats, widest: Floats, bits: int) -> Floats:
@@ -44,13 +53,17 @@ def _octav(rows: Floats, widest: Floats, bits: int) -> Floats:
 
 
 def _mse(rows: Floats, widest: Floats, bits: int) -> Floats:
-    """The clip of least squared error, by trial."""
+    return _least(rows, widest, bits, np.ones(1))
+
+
+def _least(rows: Floats, widest: Floats, bits: int, power: Floats) -> Floats:
+    """The clip of least weighed squared error, by trial."""
     high = (1 << (bits - 1)) - 1
     low = -high if bits >= 8 else -high - 1
     best, least = widest.copy(), np.full(len(rows), np.inf)
     for share in _SHRINK:
         step = np.maximum(widest * share / high, np.finfo(np.float64).tiny)[:, None]
-        error = np.square(np.clip(np.rint(rows / step), low, high) * step - rows).sum(axis=1)
+        error = (power * np.square(np.clip(np.rint(rows / step), low, high) * step - rows)).sum(axis=1)
         better = error < least
         best[better], least[better] = widest[better] * share, error[better]
     return best

@@ -7,7 +7,7 @@ from typing import Literal
 from qm.plugin import Field, Options
 
 SCHEMES = {
-    "ptq": frozenset({"w8a8", "w8a8t", "w8a16", "w8a16t"}),
+    "ptq": frozenset({"w8a8", "w8a8t", "w8a16", "w8a16t", "w4a8"}),
     "dynamic": frozenset({"w8d8", "w8d8t"}),
     "weights": frozenset({"w8", "w4g32", "w4g128"}),
     "fp16": frozenset({"f16"}),
@@ -34,13 +34,18 @@ class PtqOptions(Options):
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="share of values inside the range, for ranges=percentile, in percent"
     )
+    weights: Literal["auto", "minmax", "mse", "octav", "hessian"] = Field(
+        default="auto",
+        description="how the range of each channel of a weight is chosen; hessian is mse with errors weighed by what "
+        "the layer's inputs are; auto is minmax for 8 bits and hessian for 4",
+    )
     rounding: Literal["auto", "nearest", "gptq"] = Field(
         default="auto",
         description="how weights are rounded: each to the nearest, or so that a layer's results stay (gptq); auto is "
-        "nearest",
+        "gptq for 4 bits and nearest for 8",
     )
     bias_correction: bool = Field(
-        default=False, description="whether biases make good what the rounding of weights changes on average"
+        default=True, description="whether biases make good what the rounding of weights changes on average"
     )
     operators: str = Field(
         default="auto",

@@ -114,12 +114,13 @@ def _complete(job: QuantizeJob) -> ModelProto | None:
     proto.CopyFrom(model.proto)
     if has_external(proto) and model.source is not None:
         external_data_helper.load_external_data_for_model(proto, str(model.source.parent))
-    if any(s.activation_bits == 16 and s.is_static for s in job.plan.schemes()):
+    if any(s.is_static and (s.activation_bits == 16 or s.weight_bits == 4) for s in job.plan.schemes()):
         try:
             proto = raise_opset(proto, 21)
         except ValueError as e:
             raise Unsupported(
-                f"16-bit activations need opset 21, to which the model cannot be converted: {e}", hint="Use w8a8."
+                "16-bit activations and 4-bit weights need opset 21, to which the model cannot be converted: " + str(e),
+                hint="Use w8a8.",
             ) from e
     _store_constants(proto)
     _pool(proto)

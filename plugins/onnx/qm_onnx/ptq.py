@@ -1,8 +1,8 @@
 """Static quantization: integer weights and activations, with ranges from calibration.
 
 ``w8a8`` is uint8 activations by int8 weights per channel, the one pair of types for which ONNX Runtime has fast kernels
-on every CPU; ``w8a16`` has uint16 activations, which compute in float. A ``t`` at the end is one scale for the whole
-weight.
+on every CPU; ``w4a8`` stores the weights in 4 bits and computes as ``w8a8`` does; ``w8a16`` has uint16 activations,
+which compute in float. A ``t`` at the end is one scale for the whole weight.
 """
 
 from __future__ import annotations
@@ -83,8 +83,7 @@ def _draft(
     widths = width.divide(scope, prepared.sites, around)
     padded = stem.pad(prepared, job.notes)
     ranges = _ranges(scope, streams, widths, options)
-    grids = _grids(job, prepared)
-    _fit(job, prepared, grids, options)
+    grids = _fitted(job, prepared, options)
     return Draft(
         proto=prepared.proto,
         sites=prepared.sites,
@@ -111,28 +110,17 @@ def _ranges(
     return made
 
 
-def _grids(job: QuantizeJob, prepared: Prepared) -> dict[str, Grid]:
-    pair_safe = safe.wants_pair_safe(job.target)
-    safe.explain(prepared.sites, prepared.weights, job.target, job.notes)
-    tracked = job.progress.track(prepared.sites, "scaling weights", total=len(prepared.sites))
-    return {s.weight: safe.weight_grid(s, prepared.weights[s.weight], pair_safe=pair_safe) for s in tracked}
-
-
-def _fit(job: QuantizeJob, prepared: Prepared, grids: Mapping[str, Grid], options: PtqOptions) -> None:
-    """Decide integers and biases by what the layers' inputs are, where that is asked for."""
+def _fitted(job: QuantizeJob, prepared: Prepared, options: PtqOptions) -> dict[str, Grid]:
+    """Decide the integers of weights, and the biases that go with them."""
+    assert job.data is not None
     wishes = rounding.Wishes(
-        results=options.rounding == "gptq",
+        rounding=options.rounding,
+        ranges=options.weights,
         biases=options.bias_correction,
         pair_safe=safe.wants_pair_safe(job.target),
     )
-    if job.data is not None and (wishes.results or wishes.biases):
-        count = rounding.fit(prepared, grids, job.data, wishes, progress=job.progress)
-        what = [
-            text
-            for wanted, text in (
-                (wishes.results, "weights rounded so that results stay (rounding=gptq)"),
-                (wishes.biases, "biases that make good what rounding changes on average (bias_correction=true)"),
-            )
-            if wanted
-        ]
-        job.notes.say(f"{count} weights are fitted to the samples: {' and '.join(what)}")
+    safe.explain(prepared.sites, prepared.weights, job.target, job.notes)
+    keeping = sum(wishes.keeps_results(s) for s in prepared.sites)
+    if keeping:
+        job.notes.say(f"{safe.layers(keeping)} with weights rounded so that results stay (rounding=gptq)")
+    return rounding.fit(prepared, job.data, wishes, progress=job.progress)

@@ -24,7 +24,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from qm.numerics import Grid
 from qm.plugin import PluginError
-from qm_onnx import graph, runtime
+from qm_onnx import graph, narrow, runtime
 from qm_onnx.graph import Scope
 from qm_onnx.rewrite import prune
 from qm_onnx.site import Site
@@ -68,6 +68,7 @@ def write(draft: Draft) -> ModelProto:
     _close_seams(proto, draft.widths)
     _tidy(proto, draft, before)
     _shield(proto, draft)
+    narrow.pack(proto, draft.grids)
     _restore(proto, draft.proto)
     return proto
 

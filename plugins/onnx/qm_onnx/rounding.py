@@ -6,13 +6,13 @@ changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import numpy_helper
 
-from qm.numerics import Grid, Moments, dequantize, nearest_results, quantize
+from qm.numerics import Grid, Moments, dequantize, fake_quantize, nearest_results
 from qm.plugin import Array, Dataset, Progress
 from qm_onnx import calibrate, graph, safe
 from qm_onnx.graph import Scope
@@ -32,11 +32,27 @@ _MEMORY = 1 << 25
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What is asked for: integers that keep results, biases that make good what is left, pairs that cannot saturate."""
+    """What is asked for: how weights are rounded and how far their grids reach, as ``PtqOptions`` say it, biases that
+    make good what rounding changes, and pairs that cannot saturate."""
 
-    results: bool
+    rounding: str
+    ranges: str
     biases: bool
     pair_safe: bool
+
+    def keeps_results(self, site: Site) -> bool:
+        """Whether the layer's weights are rounded so that its results stay."""
+        return self.rounding == "gptq" or (self.rounding == "auto" and site.scheme.weight_bits < 8)
+
+    def reach(self, site: Site) -> str:
+        """How far the grid of the layer's weights reaches."""
+        if self.ranges != "auto":
+            return self.ranges
+        return "minmax" if site.scheme.weight_bits >= 8 else "hessian"
+
+    def watches(self, site: Site) -> bool:
+        """Whether the layer's inputs have to be looked at."""
+        return self.biases or self.keeps_results(site) or self.reach(site) == "hessian"
 
 
 @dataclass(frozen=True)
@@ -53,49 +69,81 @@ class Weight:
         made: Array = np.mean([m.means()[1] for m in self.moments.values()], axis=0)
         return made
 
+    @property
+    def is_crossed(self) -> bool:
+        """Whether the products are kept."""
+        return any(m.size for m in self.moments.values())
 
-def fit(prepared: Prepared, grids: Mapping[str, Grid], data: Dataset, wishes: Wishes, *, progress: Progress) -> int:
-    """Put weights on their grids and change biases, in the prepared model; how many weights there were to change.
 
-    Layers that are no product of one matrix with their data stay as they were.
+def fit(prepared: Prepared, data: Dataset, wishes: Wishes, *, progress: Progress) -> dict[str, Grid]:
+    """Put weights on their grids and change biases, in the prepared model; the grids by weight.
+
+    The weight of a layer that is no product of one matrix with its data is rounded to the nearest, and its bias stays.
     """
-    weights = list(_weights(prepared, wishes))
-    for part in _portions(weights):
+    sites: dict[str, list[Site]] = {}
+    for site in prepared.sites:
+        sites.setdefault(site.weight, []).append(site)
+    weights = {name: w for name, readers in sites.items() if (w := _weight(prepared, name, readers, wishes))}
+    grids = {name: _plain(prepared, readers[0], wishes) for name, readers in sites.items() if name not in weights}
+    for part in _portions(list(weights.values())):
         _watch(prepared, part, data, progress)
         for w in progress.track(part, "rounding weights", total=len(part)):
             value = prepared.weights[w.name]
-            made = _rounded(w, value, grids[w.name], wishes)
-            prepared.weights[w.name] = made
-            graph.stored(prepared.proto, w.name).CopyFrom(numpy_helper.from_array(made, w.name))
+            made, grids[w.name] = _rounded(w, value, wishes)
+            _store(prepared, w.name, made)
             if wishes.biases:
                 lost = w.matrix.rows(value.astype(np.float64) - made)
                 for site in w.sites:
                     mean, _ = w.moments[site.data].means()
                     _add_bias(prepared, site, (lost @ mean[..., None]).reshape(-1))
-    return len(weights)
+    return grids
 
 
-def _rounded(w: Weight, value: Array, grid: Grid, wishes: Wishes) -> Array:
-    """The weight on its grid."""
-    if not wishes.results or w.matrix.inputs > WIDEST:
-        return dequantize(quantize(value, grid), grid)
-    paired = wishes.pair_safe and safe.kernel_rows(w.sites[0], value) is not None
+def _plain(prepared: Prepared, site: Site, wishes: Wishes) -> Grid:
+    """Round a weight to the nearest points of its grid, by nothing but its values; the grid.
+
+    The writer could do so too, but knows neither narrow grids nor clipped ones.
+    """
+    reach = wishes.reach(site)
+    value = prepared.weights[site.weight]
+    ranges = "mse" if reach == "hessian" else reach
+    grid = safe.weight_grid(site, value, pair_safe=wishes.pair_safe, ranges=ranges)
+    _store(prepared, site.weight, fake_quantize(value, grid))
+    return grid
+
+
+def _store(prepared: Prepared, name: str, value: Array) -> None:
+    prepared.weights[name] = value
+    graph.stored(prepared.proto, name).CopyFrom(numpy_helper.from_array(value, name))
+
+
+def _rounded(w: Weight, value: Array, wishes: Wishes) -> tuple[Array, Grid]:
+    """The weight on its grid, and the grid."""
+    site = w.sites[0]
+    ranges, power = wishes.reach(site), None
+    if ranges == "hessian" and w.is_crossed:
+        diagonal = np.diagonal(w.products(), axis1=-2, axis2=-1)[:, None, :]
+        power = w.matrix.weight(np.broadcast_to(diagonal, w.matrix.rows(value).shape))
+    elif ranges == "hessian":
+        ranges = "mse"
+    grid = safe.weight_grid(site, value, pair_safe=wishes.pair_safe, ranges=ranges, power=power)
+    if not wishes.keeps_results(site) or not w.is_crossed:
+        return fake_quantize(value, grid), grid
+    paired = wishes.pair_safe and grid.bits == 8 and safe.kernel_rows(site, value) is not None
     wide = np.broadcast_to(grid.spread(grid.scale, value.shape), value.shape)
     upright = replace(grid, scale=w.matrix.rows(wide)[..., :1], zero_point=np.zeros((), np.int32), axis=None)
     integers = nearest_results(w.matrix.rows(value), w.products(), upright, paired=paired)
-    return dequantize(w.matrix.weight(integers), grid)
+    return dequantize(w.matrix.weight(integers), grid), grid
 
 
-def _weights(prepared: Prepared, wishes: Wishes) -> Iterator[Weight]:
-    sites: dict[str, list[Site]] = {}
-    for site in prepared.sites:
-        sites.setdefault(site.weight, []).append(site)
-    for name, readers in sites.items():
-        found = matrix(readers[0], prepared.weights[name])
-        if found is not None:
-            crossed = wishes.results and found.inputs <= WIDEST
-            moments = {s.data: Moments(found.inputs, found.groups, crossed=crossed) for s in readers}
-            yield Weight(name, found, readers, moments)
+def _weight(prepared: Prepared, name: str, sites: list[Site], wishes: Wishes) -> Weight | None:
+    """The weight with room for what its inputs are; None where it is not fitted to them."""
+    found = matrix(sites[0], prepared.weights[name])
+    if found is None or not wishes.watches(sites[0]):
+        return None
+    needed = wishes.keeps_results(sites[0]) or wishes.reach(sites[0]) == "hessian"
+    crossed = needed and found.inputs <= WIDEST
+    return Weight(name, found, sites, {s.data: Moments(found.inputs, found.groups, crossed=crossed) for s in sites})
 
 
 def _portions(weights: list[Weight]) -> Iterator[list[Weight]]:
@@ -134,9 +182,14 @@ def _add_bias(prepared: Prepared, site: Site, change: Array) -> None:
     """Let a convolution or Gemm add ``(out,)`` to its results; where its bias is computed it stays as it was."""
     if site.node.op_type == "MatMul":
         return
+    scope = Scope(prepared.proto.graph)
     name = site.node.input[2] if len(site.node.input) > 2 else ""
-    there = prepared.rewrite.weight(Scope(prepared.proto.graph), name) if name else np.zeros(1, np.float32)
-    if there is not None:
-        made = prepared.store(f"{site.name}/bias", (there + change).astype(np.float32))
-        del site.node.input[2:]
-        site.node.input.append(made)
+    there = prepared.rewrite.weight(scope, name) if name else np.zeros(1, np.float32)
+    if there is None:
+        return
+    made = (there + change).astype(np.float32)
+    if name in {t.name for t in scope.graph.initializer} and len(scope.consumers[name]) == 1:
+        graph.stored(prepared.proto, name).CopyFrom(numpy_helper.from_array(made, name))
+        return
+    del site.node.input[2:]
+    site.node.input.append(prepared.store(f"{site.name}/bias", made))

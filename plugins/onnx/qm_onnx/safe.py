@@ -11,9 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto
 
-from qm.numerics import SAFE_SUM, Grid, grid_for, pair_safe_scales, quantize, worst_pair_sum
+from qm.numerics import (
+    SAFE_SUM,
+    Grid,
+    grid_for,
+    grid_for_range,
+    pair_safe_scales,
+    quantize,
+    weight_clips,
+    worst_pair_sum,
+)
 from qm.plugin import Array, Notes, Target
 from qm_onnx.graph import integer
 from qm_onnx.site import Site
@@ -38,15 +48,28 @@ def is_depthwise(node: NodeProto, w: Array) -> bool:
     return bool(w.shape[1] == 1 and len(w) == integer(node, "group", 1))
 
 
-def weight_grid(site: Site, w: Array, *, pair_safe: bool) -> Grid:
-    """The finest symmetric grid for the weights, with no pair of them able to saturate where ``pair_safe``."""
-    axis = site.axis(w)
-    grid = grid_for(w, axis=axis)
-    rows = kernel_rows(site, w) if pair_safe else None
+def weight_grid(site: Site, w: Array, *, pair_safe: bool, ranges: str = "minmax", power: Array | None = None) -> Grid:
+    """The symmetric grid for the weights, with no pair of them able to saturate where ``pair_safe``.
+
+    ``ranges`` is how far the grid of each channel reaches, and ``power`` that of the inputs, in a form that broadcasts
+    to the weights: see ``qm.numerics.weight_clips``. The finest grid that covers all is that of minmax.
+    """
+    axis, bits = site.axis(w), site.scheme.weight_bits
+    narrow = bits >= 8
+    grid = grid_for(w, bits=bits, axis=axis)
+    if ranges != "minmax" and w.size:
+        weighed = None if power is None else _channels(np.broadcast_to(power, w.shape), axis)
+        reach = weight_clips(_channels(w, axis), bits=bits, method=ranges, power=weighed).reshape(grid.scale.shape)
+        grid = grid_for_range(-reach, reach, bits=bits, symmetric=True, signed=True, narrow=True, axis=axis)
+    rows = kernel_rows(site, w) if pair_safe and narrow else None  # Pairs of fewer bits cannot saturate.
     scale = grid.scale if rows is None else np.maximum(grid.scale, _safe(rows, grid))
-    return Grid(
-        scale=_quiet_channels(scale, w, axis), zero_point=grid.zero_point, bits=8, signed=True, narrow=True, axis=axis
-    )
+    return Grid(scale=_quiet_channels(scale, w, axis), zero_point=grid.zero_point, bits=bits, narrow=narrow, axis=axis)
+
+
+def _channels(w: Array, axis: int | None) -> NDArray[np.float64]:
+    """The weights as ``(channels, values)``."""
+    rows = w.reshape(1, -1) if axis is None else np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1)
+    return rows.astype(np.float64)
 
 
 def is_safe(site: Site, integers: Array) -> bool:
@@ -68,9 +91,7 @@ def explain(sites: list[Site], weights: Mapping[str, Array], target: Target, not
     paired = sum(kernel_rows(s, weights[s.weight]) is not None for s in sites)
     rest = len(sites) - paired
     if not wants_pair_safe(target):
-        notes.say(
-            f"full-range weights in {_layers(len(sites))}: kernels of {target.name} sum 8-bit products in 32 bits"
-        )
+        notes.say(f"full-range weights in {layers(len(sites))}: kernels of {target.name} sum 8-bit products in 32 bits")
         return
     if paired:
         reason = (
@@ -78,12 +99,13 @@ def explain(sites: list[Site], weights: Mapping[str, Array], target: Target, not
             if target.pair_saturates
             else f"whether kernels of {target.name} saturate is not known, and being safe costs less than 1 dB"
         )
-        notes.say(f"pair-safe weights in {_layers(paired)}: {reason}")
+        notes.say(f"pair-safe weights in {layers(paired)}: {reason}")
     if rest:
-        notes.say(f"full-range weights in {_layers(rest)}, depthwise or not on 8-bit kernels, which do not saturate")
+        notes.say(f"full-range weights in {layers(rest)}, depthwise or not on 8-bit kernels, which do not saturate")
 
 
-def _layers(count: int) -> str:
+def layers(count: int) -> str:
+    """How many, in words."""
     return "1 layer" if count == 1 else f"{count} layers"
 
 
