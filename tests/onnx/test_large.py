@@ -165,6 +165,11 @@ def test_the_command_leaves_a_whole_result_that_runs_and_nothing_else(
     assert 10 * np.log10(np.square(reference).sum() / np.square(reference - got).sum()) > 6
 
 
+def test_more_than_protobuf_holds_cannot_be_asked_into_memory(beside: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="in_memory_mb"):
+        qm.quantize(beside, ["onnx.weights"], load={"in_memory_mb": 2500}, to=tmp_path / "small.onnx")
+
+
 def test_samples_have_a_streamed_model_run_all_the_same(beside: Path, tmp_path: Path) -> None:
     data = tmp_path / "ids.npz"
     np.savez(data, ids=np.arange(40).reshape(8, 5) % 150)

@@ -21,6 +21,7 @@ class LoadOptions(Options):
     in_memory_mb: float = Field(
         default=1000,
         ge=0,
+        le=1900,  # A protobuf message ends at 2 GiB.
         description="weights beside the model are read with it up to this many megabytes; more stay in their file",
     )
 
