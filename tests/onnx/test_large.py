@@ -282,6 +282,13 @@ def test_two_runs_do_not_write_to_one_place(tmp_path: Path) -> None:
     Spill(tmp_path / "small.onnx.partial", "subject").close()
 
 
+def test_whoever_keeps_the_error_of_a_run_can_start_it_again(beside: Path, tmp_path: Path) -> None:
+    to = tmp_path / "small.onnx"
+    with pytest.raises((Stop, QmError)) as kept:
+        qm.quantize(beside, ["onnx.weights"], load=STREAM, to=to, progress=Until(2))
+    assert kept.tb is not None and finished(beside, to, "w8")
+
+
 def failure(beside: Path, tmp_path: Path) -> str:
     with pytest.raises(UsageError) as caught:
         qm.quantize(beside, ["onnx.weights"], load=STREAM, to=tmp_path / "small.onnx")

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,7 +94,21 @@ def quantize(job: QuantizeJob) -> OnnxModel:
     """
     model, change = rewrite(job, "weights", _raised(job))
     spill = Spill(job.scratch, _subject(change, job.plan)) if model.is_streamed else None
-    work = Work(change, spill or Held(), job.notes)
+    # Closed whatever happens: who is interrupted may ask for the same again, in this process too.
+    with nullcontext() if spill is None else closing(spill):
+        _replace(job, Work(change, spill or Held(), job.notes))
+        made = change.finish(MICROSOFT)
+        if spill is not None:
+            _move(made, change.folder or Path(), spill)
+    if job.target.integer_dot is False and any(s.weight_bits == 8 for s in job.plan.schemes()):
+        job.notes.say(
+            f"8-bit weights with float activations run slower than float on {job.target.name!r}, which has no 8-bit "
+            "dot product; onnx.dynamic is the faster way"
+        )
+    return model.with_proto(made, spill)
+
+
+def _replace(job: QuantizeJob, work: Work) -> None:
     for scope, node, scheme in job.progress.track(work.rewrite.planned(job.plan), "quantize"):
         replace = _REPLACE.get(node.op_type)
         made = replace(work, scope, node, scheme) if replace else None
@@ -101,15 +116,6 @@ def quantize(job: QuantizeJob) -> OnnxModel:
             job.notes.say(f"{scope.path}{node.name}: stays in float, since its weights cannot be stored as {scheme}")
         else:
             work.rewrite.replace(scope, node, made)
-    if job.target.integer_dot is False and any(s.weight_bits == 8 for s in job.plan.schemes()):
-        job.notes.say(
-            f"8-bit weights with float activations run slower than float on {job.target.name!r}, which has no 8-bit "
-            "dot product; onnx.dynamic is the faster way"
-        )
-    made = work.rewrite.finish(MICROSOFT)
-    if spill is not None:
-        _move(made, change.folder or Path(), spill)
-    return model.with_proto(made, spill)
 
 
 def _subject(change: Rewrite, plan: Plan) -> str:
@@ -127,7 +133,6 @@ def _move(made: ModelProto, folder: Path, spill: Spill) -> None:
     for tensor in tensors(made):
         if tensor.data_location == TensorProto.EXTERNAL and not spill.holds(tensor):
             tensor.CopyFrom(spill.copy(tensor, folder))
-    spill.close()
 
 
 def _raised(job: QuantizeJob) -> ModelProto:
