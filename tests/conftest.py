@@ -16,7 +16,7 @@ from qm.__main__ import main
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("QM_BLOCK", "QM_WITH"):
+    for name in ("QM_BLOCK", "QM_TARGETS", "QM_WITH"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "show the layers of a model file, and what each is really stored in",
     "plugins": "list the installed plugins and their methods",
     "show": "describe one method and its options",
+    "targets": "list the devices that --target knows, and what is known of each",
     "doctor": "say what is installed, what clashes, and what this CPU can do",
     "demo": "quantize a small model three ways, offline, in under a minute",
 }
@@ -26,6 +27,7 @@ VARIABLES = {
     "QM_BLOCK": "plugins to treat as not installed, separated by commas",
     "QM_WITH": "plugins to load for their hooks' sake, separated by commas",
     "QM_CACHE": "folder for converted models and interrupted trainings; the system's own place for caches by default",
+    "QM_TARGETS": "folders with target files of your own, separated as in PATH",
     "NO_COLOR": "set to print without colours",
 }
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from qm import suitability
 from qm.catalog import Catalog
 from qm.errors import QmError, Unsupported
 from qm.evaluation import Evaluation, evaluate
 from qm.numerics import Tally
 from qm.plugin import Artifact, Batch, Can, Layer, Model, OpTime, Plan, Progress, Scheme, Target
-from qm.report import Finding, LayerError, Level, Profile, rounded
+from qm.report import Finding, LayerError, Level, Profile, rounded, shortened
 from qm.scheme import Activations
 from qm.split import Batches
 from qm.worker import Worker
@@ -22,7 +23,6 @@ LOWEST_SQNR_DB = 0.0
 """Below this the difference is larger than the output itself: the artifact does not compute the same function."""
 LOW_SQNR_DB = 10.0
 SPOILED_SLICE_DB = 3.0
-SHOWN = 8
 WATCHED_SAMPLES = 8
 
 
@@ -79,7 +79,8 @@ def audit(
     """Every check on one artifact. Nothing is raised for a broken promise: it is a finding."""
     seen = Audit()
     check_size(seen, evidence)
-    check_target(seen, evidence)
+    seen.findings += suitability.check_machine(evidence.target, evidence.host)
+    seen.findings += suitability.check_memory(evidence.target, evidence.artifact)
     if evidence.read is not None:
         check_unrun(seen, evidence, evidence.read)
         return seen
@@ -95,6 +96,7 @@ def audit(
                 seen.schemes = worker.schemes()
                 check_schemes(seen, evidence)
                 check_coverage(seen, evidence)
+                check_target(seen, evidence, worker)
         with _as_findings(seen, "runs"):
             check_outputs(seen, evidence, worker, progress)
         with _as_findings(seen, "kernels"):
@@ -119,6 +121,7 @@ def check_unrun(seen: Audit, evidence: Evidence, read: Callable[[], Mapping[str,
         seen.schemes = dict(read())
         check_schemes(seen, evidence)
         check_coverage(seen, evidence)
+        seen.findings += suitability.check_schemes(evidence.target, seen.schemes)
     seen.add(
         "runs",
         Level.WARNING,
@@ -174,7 +177,7 @@ def check_schemes(seen: Audit, evidence: Evidence) -> None:
             "schemes",
             Level.BROKEN,
             f"{len(names)} of {len(asked)} layers: {what}",
-            layer=_some(names),
+            layer=shortened(names),
             todo=f"Leave {names[0]!r} in float: add a rule for it to the recipe that qm plan writes.",
         )
     if not missed:
@@ -279,7 +282,7 @@ def check_kernels(seen: Audit, evidence: Evidence, worker: Worker) -> None:
             "kernels",
             Level.WARNING,
             f"{len(narrow)} of {len(promised)} layers ran on float kernels, which is slower than float alone",
-            layer=_some(narrow),
+            layer=shortened(narrow),
             todo="Leave these layers in float, or take a weight-only scheme.",
         )
     taken = [m.layer for m in seen.operations if m.integer and m.layer and evidence.plan[m.layer].is_float]
@@ -288,7 +291,7 @@ def check_kernels(seen: Audit, evidence: Evidence, worker: Worker) -> None:
             "kernels",
             Level.WARNING,
             f"the runtime multiplies integers in {len(taken)} layers that are in float in the file",
-            layer=_some(taken),
+            layer=shortened(taken),
             todo="Quantize these layers too, or leave their neighbours in float.",
         )
     if wide:
@@ -296,7 +299,7 @@ def check_kernels(seen: Audit, evidence: Evidence, worker: Worker) -> None:
             "kernels",
             Level.NOTE,
             f"{len(wide)} layers with 16-bit activations run on float kernels here",
-            layer=_some(wide),
+            layer=shortened(wide),
         )
     left = [m for m in seen.operations if m.fast is False and m.layer and not evidence.plan[m.layer].is_float]
     if left:
@@ -305,7 +308,7 @@ def check_kernels(seen: Audit, evidence: Evidence, worker: Worker) -> None:
             "kernels",
             Level.WARNING,
             f"{len(left)} of {len(promised)} layers run on kernels that are not the runtime's fast ones: {kinds}",
-            layer=_some([m.layer for m in left]),
+            layer=shortened([m.layer for m in left]),
             todo="See with --benchmark what that costs, or take a scheme that the fast kernels serve.",
         )
     if ran and not slow:
@@ -344,18 +347,15 @@ def profiled(artifact: Artifact, batch: Batch, catalog: Catalog) -> Profile | No
         return None
 
 
-def check_target(seen: Audit, evidence: Evidence) -> None:
-    """What this machine cannot show of the target is said."""
-    target, host = evidence.target, evidence.host
-    if target.pair_saturates != host.pair_saturates and target.name != host.name:
-        known = {True: "saturate", False: "do not saturate", None: "may saturate"}
-        seen.add(
-            "target",
-            Level.NOTE,
-            f"judged on this machine, whose 8-bit kernels {known[host.pair_saturates]}; those of {target.name} "
-            f"{known[target.pair_saturates]}",
-            todo=f"Run qm benchmark on a {target.name} machine before you ship.",
-        )
+def check_target(seen: Audit, evidence: Evidence, worker: Worker) -> None:
+    """What the target will not run, as far as its schemes and operators are known."""
+    target, fmt = evidence.target, evidence.artifact.format
+    seen.findings += suitability.check_schemes(target, seen.schemes)
+    if fmt in target.operators:
+        try:
+            seen.findings += suitability.check_operators(target, fmt, worker.operators())
+        except Unsupported as e:
+            seen.add("target", Level.NOTE, f"{e.message}, so that those {target.name} lacks are not known")
 
 
 def check_coverage(seen: Audit, evidence: Evidence) -> None:
@@ -375,10 +375,6 @@ def check_coverage(seen: Audit, evidence: Evidence) -> None:
             "coverage",
             Level.WARNING,
             f"only {text}: {left[0].name!r} ({left[0].kind}) alone has {left[0].weights / total:.0%}",
-            layer=_some([m.name for m in left]),
+            layer=shortened([m.name for m in left]),
             todo="See qm plugins --methods for a method that quantizes this kind of layer.",
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

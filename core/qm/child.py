@@ -25,7 +25,7 @@ from qm.memory import Memory
 from qm.pipe import Failure, Opened, Order, Timed, receive, send
 from qm.plugin import Benchmark, BenchmarkJob, Loader, LoadJob, Step
 from qm.scheme import Scheme
-from qm.types import Array, Batch, Layer, Model, OpTime, Session
+from qm.types import Array, Batch, Layer, Model, Operator, OpTime, Session
 
 
 @dataclass
@@ -93,6 +93,9 @@ class Bay:
     def schemes(self) -> dict[str, Scheme]:
         return dict(self.model.schemes())
 
+    def operators(self) -> list[Operator]:
+        return list(self.model.operators())
+
     def peak(self) -> int:
         return self.memory.peak_bytes()
 
@@ -115,6 +118,7 @@ DOING = {
     "watch": "watching the layers of",
     "layers": "listing the layers of",
     "schemes": "reading the schemes of",
+    "operators": "listing the operations of",
     "peak": "weighing",
 }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from qm import target as targets
 from qm.catalog import Catalog
+from qm.errors import QmError, UsageError
 from qm.plugin import Card
 from qm.target import Target
 
@@ -64,8 +65,6 @@ def plugins(catalog: Catalog) -> list[Health]:
 
 
 def _health(catalog: Catalog, name: str) -> Health:
-    from qm.errors import QmError
-
     offers = [o for o in catalog.manager.offers() if o.name == name]
     distribution = " and ".join(str(o) for o in offers)
     try:
@@ -86,8 +85,8 @@ def _health(catalog: Catalog, name: str) -> Health:
 
 
 def problems(catalog: Catalog) -> list[Problem]:
-    """Names claimed twice, broken plugins, packages installed over each other, packages too old."""
-    return [*_claims(catalog), *_broken(catalog), *_overlaps(), *_outdated(catalog)]
+    """Names claimed twice, broken plugins and target files, packages installed over each other, packages too old."""
+    return [*_claims(catalog), *_broken(catalog), *_targets(), *_overlaps(), *_outdated(catalog)]
 
 
 def _claims(catalog: Catalog) -> Iterator[Problem]:
@@ -107,6 +106,14 @@ def _broken(catalog: Catalog) -> Iterator[Problem]:
     for name, error in catalog.broken.items():
         if name not in clashing:
             yield Problem(seen=error.message, hint=f"Mend or uninstall {catalog.manager.offer(name).distribution}.")
+
+
+def _targets() -> Iterator[Problem]:
+    for name in targets.names():
+        try:
+            targets.find(name)
+        except UsageError as e:
+            yield Problem(seen=e.message, hint=e.hint)
 
 
 def _is_twice(catalog: Catalog, name: str) -> bool:

@@ -26,6 +26,7 @@ from qm.verdict import Accuracy, Agreement
 
 KEPT_OPERATIONS = 80
 KEPT_SPREADS = 6
+SHOWN_NAMES = 8
 
 
 class Level(StrEnum):
@@ -314,6 +315,12 @@ def environment(distributions: set[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first of the names, and how many more there are."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
 
 
 def rounded(value: float, digits: int = 4) -> float | None:

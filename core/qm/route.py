@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qm import steer
 from qm import target as targets
 from qm.catalog import Catalog, Found
 from qm.errors import PluginError, QmError, RouteError, UsageError
@@ -109,12 +110,13 @@ class _Search:
     ) -> None:
         self.source, self.recipe, self.catalog, self.has_data = source, recipe, catalog, has_data
         self.load = load
+        self.target: Target | None = None
         self.problems: list[QmError] = []
         self.planners: list[PlanLeg] = []
         self.quantizers: list[QuantizeLeg] = []
 
     def route(self, to: Path | None, *, force: bool) -> Route:
-        target = self._target()
+        self.target = target = self._target()
         self._stages()
         loader = self._loader()
         self._schemes()
@@ -125,6 +127,8 @@ class _Search:
         self._capabilities(reader)
         fmt = self._chain(reader)
         exporter = self._exporter(fmt, to)
+        if exporter and (problem := steer.format_problem(exporter.plugin, exporter.card.gives, target, self.catalog)):
+            self.problems.append(problem)
         if self.problems or exporter is None:
             raise RouteError(self.problems)
         place = to or self.source.with_name(f"{stem(self.source)}.{self.quantizers[-1].default}{exporter.card.suffix}")
@@ -179,11 +183,10 @@ class _Search:
 
     def _add(self, namespace: str, card: Card, options: Options) -> None:
         if isinstance(card, Quantizer):
-            bare = card.default_without_data or card.default
-            default = self.recipe.scheme or (card.default if self.has_data else bare)
-            self.quantizers.append(
-                QuantizeLeg(found=Found(namespace, card), options=options, default=Scheme.parse(default))
-            )
+            asked = self.recipe.scheme
+            usual = steer.default_scheme(card, self.target, has_data=self.has_data)
+            default = Scheme.parse(asked) if asked else usual
+            self.quantizers.append(QuantizeLeg(found=Found(namespace, card), options=options, default=default))
         elif isinstance(card, Planner):
             if self.quantizers:
                 before = self.quantizers[-1].found.plugin
@@ -241,7 +244,8 @@ class _Search:
         """Every scheme asked for is offered by some stage, and what it needs is there."""
         if not self.quantizers:
             return
-        offered = {Scheme.parse(s) for q in self.quantizers for s in q.found.card.schemes}
+        cards = [q.found.card for q in self.quantizers]
+        offered = steer.offered(cards)
         asked = {Scheme.parse(r.scheme) for r in self.recipe.rules} | {q.default for q in self.quantizers}
         for scheme in sorted(asked - offered - {Scheme()}, key=str):
             names = " or ".join(q.found.plugin for q in self.quantizers)
@@ -251,6 +255,7 @@ class _Search:
                     hint=f"Offered are: {', '.join(sorted(str(s) for s in offered))}, float.",
                 )
             )
+        self.problems += steer.scheme_problems(asked & offered, cards, self.target)
         for leg in self.quantizers:
             if self.recipe.rules and not leg.found.card.per_layer:
                 self.problems.append(
@@ -259,7 +264,7 @@ class _Search:
             mine = [s for s in asked if s in {Scheme.parse(t) for t in leg.found.card.schemes}]
             needing = [s for s in mine if leg.found.card.needs_data(s)]
             if needing and not self.has_data:
-                free = sorted({str(s) for s in offered if not leg.found.card.needs_data(s)})
+                free = sorted(str(s) for s in steer.offered(cards, self.target) if not leg.found.card.needs_data(s))
                 self.problems.append(
                     UsageError(
                         f"{leg.found.plugin} needs samples to calibrate {needing[0]}",

@@ -44,6 +44,7 @@ from qm.request import Request
 from qm.route import Route, find_route
 from qm.scheme import Scheme
 from qm.split import Split, divided, made_up
+from qm.steer import default_scheme
 from qm.step import export_model, load_model, quantize_model
 from qm.workbench import Workbench
 
@@ -228,8 +229,13 @@ class Run:
         """The plans, once the samples are known to fit: what is wrong with them is said before anything is done."""
         _ = self.split
         for leg in self.route.quantizers:
-            card = leg.found.card
-            if self.request.data is None and self.request.recipe.scheme is None and card.default_without_data:
+            card, target = leg.found.card, self.route.target
+            if self.request.recipe.scheme is not None:
+                continue
+            usual = default_scheme(card, None, has_data=self.request.data is not None)
+            if leg.default != usual:
+                self.notes.say(f"{leg.found.plugin} takes {leg.default}, as {target.name} does not run {usual}")
+            elif self.request.data is None and card.default_without_data:
                 self.notes.say(
                     f"without samples {leg.found.plugin} takes {card.default_without_data}; give some with --data for "
                     f"{card.default}"

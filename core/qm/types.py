@@ -79,6 +79,20 @@ def unique(names: Iterable[str]) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Operator:
+    """One operation of a model as its file has it, whatever a runtime makes of it.
+
+    ``kind`` is the format's own name for the operator; ``layer`` is empty where the operation belongs to no layer.
+    ``integer`` says whether it computes in integers, None where it does not compute, or where that cannot be told.
+    """
+
+    name: str
+    kind: str
+    layer: str = ""
+    integer: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hazard:
     """A layer whose integer weights break a bound that the kernels of some CPUs rely on; ``seen`` is a clause."""
 
@@ -164,6 +178,10 @@ class Model(ABC):
     def schemes(self) -> dict[str, Scheme]:
         """What each layer IS in, read from the model itself, never from a plan (Can.SCHEMES)."""
         raise Unsupported(f"a model of format {self.format!r} does not tell its schemes")
+
+    def operators(self) -> Sequence[Operator]:
+        """Every operation, in the file's order, so that a target that lacks one can be named before it is met."""
+        raise Unsupported(f"a model of format {self.format!r} does not list its operations")
 
     def run_exact(self, batch: Batch, watch: Sequence[str] = ()) -> dict[str, Array]:
         """As ``run``, by kernels whose integer sums cannot saturate (Can.EXACT); slower, and for comparison only."""

@@ -61,9 +61,9 @@ class Workbench:
         return self._model.nbytes()
 
     def offers(self, layer: Layer) -> tuple[Scheme, ...]:
-        """The schemes that the stages after the planner offer for the layer, float aside."""
+        """The schemes that the stages after the planner offer for the layer and the target may run, float aside."""
         every = {scheme for leg in self._route.quantizers for scheme in leg.found.card.offers(layer)}
-        return tuple(sorted(every, key=str))
+        return tuple(sorted((s for s in every if self.target.runs(s) is not False), key=str))
 
     def plan(self, recipe: Recipe) -> Plan:
         """The recipe worked out, layer by layer, float layers included."""

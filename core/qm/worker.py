@@ -22,7 +22,7 @@ import numpy as np
 from qm.errors import PluginError
 from qm.pipe import Failure, Opened, Order, Timed, receive, send
 from qm.scheme import Scheme
-from qm.types import Array, Artifact, Batch, Cache, Layer, OpTime, TensorSpec
+from qm.types import Array, Artifact, Batch, Cache, Layer, Operator, OpTime, TensorSpec
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -112,6 +112,10 @@ class Worker:
     def schemes(self) -> dict[str, Scheme]:
         """What each layer is in, as its loader reads it."""
         return cast(dict[str, Scheme], self._ask("schemes"))
+
+    def operators(self) -> list[Operator]:
+        """The artifact's operations, as its loader reads them."""
+        return cast(list[Operator], self._ask("operators"))
 
     def peak_bytes(self) -> int:
         """Resident memory of the child at its worst so far, less what it held just before it opened the artifact."""

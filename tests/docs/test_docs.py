@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qm import plugin
+from qm import plugin, target
 from qm.__main__ import COMMANDS, VARIABLES
 from qm.catalog import Catalog
 from qm.data.description import Description
@@ -94,16 +94,16 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_every_described_data_set_and_recipe_is_valid(tmp_path):
-    kinds = {"data": Description.read, "recipe": Recipe.read}
+    kinds = {"data": Description.read, "recipe": Recipe.read, "target": lambda path: target.find(str(path))}
     seen = []
     for page in PAGES:
         for language, _, body in blocks(page):
             if language == "toml":
-                kind = "recipe" if "stages" in body else "data"
+                kind = "target" if page.stem == "target" else "recipe" if "stages" in body else "data"
                 (tmp_path / "x.toml").write_text(body, encoding="utf-8")
                 kinds[kind](tmp_path / "x.toml")
                 seen.append(kind)
-    assert set(seen) == {"data", "recipe"}
+    assert set(seen) == {"data", "recipe", "target"}
 
 
 def test_the_readme_lists_every_method_with_its_schemes_and_no_other():
@@ -135,7 +135,9 @@ def test_every_environment_variable_is_in_the_reference():
     assert [v for v in VARIABLES if f"| `{v}` |" not in text] == []
 
 
-@pytest.mark.parametrize(("page", "model"), [("report", Report), ("recipe", Recipe), ("data", Description)])
+@pytest.mark.parametrize(
+    ("page", "model"), [("report", Report), ("recipe", Recipe), ("data", Description), ("target", target.Target)]
+)
 def test_every_field_of_a_file_is_in_its_reference(page, model):
     (path,) = [p for p in PAGES if p.stem == page]
     rows = [line.split("|")[1] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]

@@ -28,6 +28,14 @@ def test_layers_are_the_operations_with_weights_in_execution_order(model: OnnxMo
     ]
 
 
+def test_every_node_is_listed_and_the_layers_among_them_are_in_float(model: OnnxModel) -> None:
+    listed = model.operators()
+    assert [op.kind for op in listed] == [node.op_type for node in model.proto.graph.node]
+    assert len({op.name for op in listed}) == len(listed)
+    assert [op.layer for op in listed if op.layer] == [layer.name for layer in model.layers()]
+    assert {op.integer for op in listed if op.layer} == {False}
+
+
 def test_weights_are_counted_without_biases(model: OnnxModel) -> None:
     assert [layer.weights for layer in model.layers()] == [8 * 3 * 9, 8 * 9, 128 * 12, 12 * 5, 64 * 5 + 64 * 16]
 

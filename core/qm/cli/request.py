@@ -68,7 +68,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", metavar="FILE", help="a recipe in TOML or JSON; flags win over it")
     parser.add_argument("--data", metavar="D", help="samples: .npz, .npy, a folder of images, .toml, module:function")
     parser.add_argument("--samples", metavar="N", type=int, help="how many samples calibrate; the others judge")
-    parser.add_argument("--target", metavar="T", help="the device: host (default), x86-avx2, x86-vnni, arm-dotprod ...")
+    parser.add_argument("--target", metavar="T", help="the device: host (default), one of qm targets, a .toml file")
     parser.add_argument("--seed", metavar="N", type=int, help="seed of all that is random (default 0)")
     parser.add_argument("--to", metavar="FILE", help="where to write")
     parser.add_argument("--force", action="store_true", help="overwrite")

@@ -20,11 +20,10 @@ def safe_recipe(recipe: Recipe) -> Recipe | None:
     host = targets.host()
     if host.pair_saturates and recipe.target != "host":
         return recipe.model_copy(update={"target": "host"})
-    for name in targets.names():
-        found = targets.find(name)
+    for found in targets.every():
         like_here = found.architecture == host.architecture
-        if name not in ("host", recipe.target) and found.pair_saturates and like_here:
-            return recipe.model_copy(update={"target": name})
+        if found.name != recipe.target and found.pair_saturates and like_here:
+            return recipe.model_copy(update={"target": found.name})
     return None
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from qm.plugin import Array, Batch, Hazard, Layer, Model, Scheme, TensorSpec, Unsupported
-from qm_onnx import graph, layer, runtime, scheme
+from qm.plugin import Array, Batch, Hazard, Layer, Model, Operator, Scheme, TensorSpec, Unsupported
+from qm_onnx import graph, layer, operator, runtime, scheme
 from qm_onnx.normalize import is_quantized as proto_is_quantized
 from qm_onnx.spill import Spill
 from qm_onnx.watch import watched
@@ -75,6 +75,9 @@ class OnnxModel(Model):
         if self._schemes is None:
             self._schemes = scheme.schemes(self.proto)
         return dict(self._schemes)
+
+    def operators(self) -> tuple[Operator, ...]:
+        return operator.operators(self.proto)
 
     def run(self, batch: Batch, watch: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs by name, and activations by layer name.

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from ai_edge_litert.interpreter import Interpreter
 
-from qm.plugin import Array, Batch, Layer, Model, Scheme, TensorSpec, UsageError
-from qm_tf import flat, layer, runtime, scheme
+from qm.plugin import Array, Batch, Layer, Model, Operator, Scheme, TensorSpec, UsageError
+from qm_tf import flat, layer, operator, runtime, scheme
 from qm_tf.graph import Graph
 from qm_tf.layer import Found
 from qm_tf.runtime import Runner
@@ -64,6 +64,9 @@ class LiteModel(Model):
 
     def schemes(self) -> dict[str, Scheme]:
         return scheme.schemes(self.native)
+
+    def operators(self) -> tuple[Operator, ...]:
+        return operator.operators(self.native)
 
     def run(self, batch: Batch, watch: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs by name, and activations by layer name, both as real values; a fused activation is included."""

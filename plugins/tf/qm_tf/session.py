@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from qm.plugin import Activations, Array, Batch, BenchmarkJob, OpTime, Session, TensorSpec, unique
-from qm_tf import alone, name, runtime
+from qm.plugin import Array, Batch, BenchmarkJob, OpTime, Session, TensorSpec, unique
+from qm_tf import alone, runtime
 from qm_tf.graph import Graph, Op
-from qm_tf.layer import TABLES, Found, find
+from qm_tf.layer import Found, find
 from qm_tf.load import read
 from qm_tf.model import LiteModel
 from qm_tf.normalize import normalize
+from qm_tf.operator import is_integer, operation_name
 from qm_tf.runtime import Runner
-from qm_tf.scheme import is_quantized, scheme
+from qm_tf.scheme import is_quantized
 
 WITHOUT = " (no XNNPACK)"
 """What is added to the kind of an operation that XNNPACK has not taken."""
@@ -83,7 +84,7 @@ class LiteSession(Session):
         whole = Runner(self._model.interpreter(threads=self._threads, extra_outputs=extra), self._names)
         values = whole.run(batch) | {d["index"]: runtime.fed(np.asarray(batch[d["name"]]), d) for d in whole.inputs}
         layers = {f.op.number: f for f in find(self._loaded)}
-        names = unique(_name(graph, op, layers.get(op.number)) for op in ops)
+        names = unique(operation_name(graph, op, layers.get(op.number)) for op in ops)
         return [self._timed(op, n, layers.get(op.number), values) for op, n in zip(ops, names, strict=True)]
 
     def _timed(self, op: Op, text: str, layer: Found | None, values: dict[int, Array]) -> OpTime:
@@ -96,20 +97,6 @@ class LiteSession(Session):
             kind=op.kind + ("" if taken else WITHOUT),
             latency_us=alone.latency_us(interpreter, [values[t] for t in alone.fed(graph, op)]),
             layer=layer.name if layer else "",
-            integer=_is_integer(graph, layer) if layer else None,
+            integer=is_integer(graph, layer) if layer else None,
             fast=taken,
         )
-
-
-def _name(graph: Graph, op: Op, layer: Found | None) -> str:
-    if layer is not None:
-        return layer.name
-    return name.short_name(graph.name(op.outputs[0])) or f"{op.kind.lower()}_{op.number}"
-
-
-def _is_integer(graph: Graph, layer: Found) -> bool | None:
-    """Whether the layer's kernel multiplies integers; a table is looked up."""
-    if layer.kind in TABLES:
-        return None
-    found = scheme(graph, layer)
-    return found.is_integer and found.activations is not Activations.FLOAT

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qm.plugin import Activations, Array, Batch, Layer, Model, Scheme, TensorSpec, UsageError
+from qm.plugin import Activations, Array, Batch, Layer, Model, Operator, Scheme, TensorSpec, UsageError
 from qm_toy.weight import Packed, Weight
 
 ACTIVATION_BITS = 8
@@ -107,6 +107,10 @@ class ToyModel(Model):
         tensors = [layer.tensor for layer in self._layers]
         return [_describe(layer, tied=tensors.count(layer.tensor) > 1) for layer in self._layers]
 
+    def operators(self) -> list[Operator]:
+        """One operation a layer; it computes in integers where weights and activations do."""
+        return [Operator(name=m.name, kind="Dense", layer=m.name, integer=_is_integer(m.scheme)) for m in self._layers]
+
     def run(self, batch: Batch, watch: Sequence[str] = ()) -> dict[str, Array]:
         """The output ``y``, and what the watched layers put out, after their ReLU."""
         names = [layer.name for layer in self._layers]
@@ -136,6 +140,10 @@ class ToyModel(Model):
         if x.ndim != 2 or x.shape[1] != spec.shape[1]:
             raise UsageError(f"input {str(spec)!r} got shape {list(x.shape)}", hint=f"Give it [?, {spec.shape[1]}].")
         return x
+
+
+def _is_integer(scheme: Scheme) -> bool:
+    return scheme.is_integer and scheme.activations is not Activations.FLOAT
 
 
 def _describe(layer: Dense, *, tied: bool) -> Layer:
