@@ -49,7 +49,8 @@ def check_schemes(target: Target, schemes: Mapping[str, Scheme]) -> Iterator[Fin
         yield Finding(
             check="target",
             level=Level.WARNING,
-            seen=f"{len(off)} of {len(schemes)} layers are in {_kinds(off)}, which {target.name} does not run",
+            seen=f"{len(off)} of {len(schemes)} layers are in {_kinds(off)}, which is not among what {target.name} runs"
+            f" ({_runs(target)})",
             layer=shortened(list(off)),
             next="See with qm inspect what each layer is in, and quantize these with a scheme that runs there.",
         )
@@ -107,6 +108,10 @@ def check_operators(target: Target, fmt: str, operators: Sequence[Operator]) -> 
 
 def _kinds(schemes: Mapping[str, Scheme]) -> str:
     return " and ".join(sorted({str(s) for s in schemes.values()}))
+
+
+def _runs(target: Target) -> str:
+    return ", ".join([*(target.schemes or ()), *([] if target.integer_only else ["float"])])
 
 
 def _or(names: Sequence[str] | None) -> str:

@@ -245,7 +245,9 @@ def test_a_layer_left_in_float_is_named(net, data, describe, tmp_path, strict, l
     found = audited(net, data, path, tmp_path, rules=[Rule.exactly("head", "float")])
     (told,) = [f for f in found if "compute in float" in f[1]]
     assert (told[0], told[2]) == (level, "head")
-    assert any("1 of 3 layers are in float, which board does not run" in f[1] for f in found) is (strict == "true")
+    assert any("1 of 3 layers are in float, which is not among what board runs" in f[1] for f in found) is (
+        strict == "true"
+    )
 
 
 def test_all_operations_as_integers_is_said(net, data, describe, tmp_path):

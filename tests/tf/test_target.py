@@ -13,6 +13,8 @@ import qm
 from qm.errors import RouteError
 from qm.plugin import LoadJob
 from qm.report import Finding, Level, Report
+from qm.suitability import check_operators, check_schemes
+from qm.target import find
 from qm_tf import flat
 from qm_tf.load import load
 from qm_tf.model import LiteModel
@@ -111,3 +113,13 @@ def test_layers_of_a_quantized_file_compute_in_integers_and_conversions_do_not_c
     assert {op.integer for op in listed if op.layer} == {True}
     assert {op.integer for op in listed if op.kind in ("QUANTIZE", "DEQUANTIZE")} == {None}
     assert [op.integer for op in listed if op.kind == "NEG"] == [False]
+
+
+@pytest.mark.parametrize("name", ["kws_mlperf_int8", "resnet8_mlperf_int8"])
+@pytest.mark.parametrize("target", ["cortex-m", "edgetpu"])
+def test_reference_models_of_mlperf_tiny_run_as_integers_throughout(shared: Path, name: str, target: str) -> None:
+    model, device = load(LoadJob(path=shared / "models" / f"{name}.tflite")), find(target)
+    listed = model.operators()
+    assert list(check_schemes(device, model.schemes())) == []
+    (told,) = check_operators(device, "tflite", listed)
+    assert told.seen == f"{target} runs all {len(listed)} operations as integers"
