@@ -2,7 +2,7 @@
 
     python benchmarks/mixed_resnet8.py [--sizes 50000 54000 58000 62000 70000 80000] [--test 5000] [--plot front.svg]
 
-ResNet-8 through ``tf.ptq`` on LiteRT's kernels: 128 training images of CIFAR-10 calibrate and 64 others judge the
+ResNet-8 through ``tf.ptq`` on LiteRT's kernels: 128 training images of CIFAR-10 calibrate and 256 others judge the
 trials; the chosen plan of each way and size is written once more and judged on test images that no trial saw. Each way
 may try as many plans: what each layer costs alone, which all three are told, and eight more; random search tries eight
 plus as many as those of single layers, drawn among plans that fit the size by the sum of the layers' bytes.

@@ -11,7 +11,7 @@ from qm.plugin import Batch, Model
 from qm.recipe import Recipe
 from qm.synthetic import FREE_LENGTHS, synthetic
 
-TRIAL_SAMPLES = 64
+TRIAL_SAMPLES = 256
 JUDGED_SAMPLES = 512
 SYNTHETIC_SAMPLES = 8
 
@@ -47,8 +47,8 @@ def divided(samples: Samples, recipe: Recipe, *, has_planner: bool, wanted: int 
     """Samples drawn by the recipe's seed: ``recipe.samples`` are for the methods, the rest judges.
 
     Where the recipe does not say, methods get half of all, at most ``wanted``; where that is None, all but a fifth, or
-    but those that the verdict takes. A planner's trials take half of the rest, at most 64; the verdict is on at most
-    512.
+    but those that the verdict takes. A planner's trials take half of the rest, at most 256: on few, the best of many
+    plans looks better than it is. The verdict is on at most 512.
 
     Raises:
         UsageError: there are too few.
