@@ -114,6 +114,11 @@ class Lab:
         artifact: Artifact = card.implementation()(job)
         return artifact
 
+    @cached_property
+    def float_artifact(self) -> Artifact:
+        """The float model as its exporter writes it, which quantized files are held against."""
+        return self.export(self.load(self.path))
+
     def quantize(
         self,
         plan: Plan,
