@@ -102,6 +102,7 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     monkeypatch.delitem(sys.modules, "nets", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # What Python leaves in the folder is not ours.
 
     def write(code: str) -> None:
         body = "import torch\nfrom torch import nn\n\n" + textwrap.dedent(code)
