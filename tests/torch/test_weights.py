@@ -58,9 +58,16 @@ def test_weights_with_nan_are_refused(words: TorchModel) -> None:
         quantize(job(words))
 
 
-def test_four_bits_are_not_offered(words: TorchModel) -> None:
-    with pytest.raises(Unsupported, match="torch.weights has no scheme 'w4g32'"):
-        quantize(job(words, scheme="w4g32"))
+def test_a_scheme_that_it_has_not_is_refused(words: TorchModel) -> None:
+    with pytest.raises(Unsupported, match="torch.weights has no scheme 'w2g32'"):
+        quantize(job(words, scheme="w2g32"))
+
+
+@pytest.mark.parametrize("scheme", ["w8", "w4g32"])
+def test_a_tied_layer_that_stays_in_float_keeps_its_weights(words: TorchModel, scheme: str) -> None:
+    made = quantize(job(words, "table", scheme=scheme))
+    assert {name: str(s) for name, s in made.schemes().items()} == {"table": scheme, "dense": "float", "out": "float"}
+    assert sqnr_db(words.run(BATCH)["logits"], made.run(BATCH)["logits"]) > (35 if scheme == "w8" else 15)
 
 
 def test_a_quantized_program_is_not_quantized_again(words: TorchModel) -> None:

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 from qm.plugin import Layer, Plan, Scheme, unique
+from qm_torch.packed import is_packed
 
 _ATEN = torch.ops.aten
 
@@ -48,7 +49,8 @@ _PARAMETRIZED = re.compile(r"\.?parametrizations\.(\w+)\.\w+$")
 
 @dataclass(frozen=True)
 class Found:
-    """A layer where it stands. ``leaves`` are the placeholders that the weight is made of, the largest first."""
+    """A layer where it stands. ``leaves`` are the placeholders that the weight is made of: packed integers first, then
+    the largest."""
 
     name: str
     kind: str
@@ -204,13 +206,13 @@ def _name(node: Node, targets: list[str]) -> str:
 
 
 def _leaves(node: Any, fixed: dict[str, str]) -> tuple[Node, ...]:
-    """The constants that a node is made of alone, the largest first; none where it depends on an input."""
+    """The constants that a node is made of alone, as in ``Found``; none where it depends on an input."""
     if not isinstance(node, Node):
         return ()
     leaves = [n for n in ancestry(node) if n.op in ("placeholder", "get_attr")]
     if not leaves or any(n.name not in fixed for n in leaves):
         return ()
-    return tuple(sorted(leaves, key=lambda n: -n.meta["val"].numel()))
+    return tuple(sorted(leaves, key=lambda n: (not is_packed(n), -n.meta["val"].numel())))
 
 
 def ancestry(node: Node) -> Iterator[Node]:

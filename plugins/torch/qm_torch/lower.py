@@ -11,6 +11,8 @@ from torch.export import ExportedProgram
 from qm.plugin import Artifact, ExportJob, Unsupported
 from qm_torch import description, process, xnnpack
 from qm_torch.manifest import KEY
+from qm_torch.model import TorchModel
+from qm_torch.packed import BITS
 
 MODULE = "qm_torch.lower"
 
@@ -23,6 +25,7 @@ def export(job: ExportJob) -> Artifact:
         PluginError: ExecuTorch failed, or its process died.
     """
     model = description.torch_model(job)
+    check_widths(model)
     told = description.manifest(model).text()
     with process.workshop() as folder:
         torch.export.save(model.program, folder / "program.pt2")
@@ -45,6 +48,19 @@ def work(job: process.Job, emit: process.Emit) -> process.Job:
     check_kernels(edge.exported_program(), job["name"])
     Path("program.pte").write_bytes(edge.to_executorch().buffer)
     return {}
+
+
+def check_widths(model: TorchModel) -> None:
+    """Raise Unsupported where weights are packed: XNNPACK reads none that are computed, and unpacked the file would be
+    as large as that of 8 bits."""
+    packed = {name: s for name, s in model.schemes().items() if s.weight_bits <= BITS}
+    if packed:
+        name, scheme = next(iter(packed.items()))
+        raise Unsupported(
+            f"a .pte file has no kernels for {scheme}, in which {len(packed)} of the layers of {model.name!r} are, "
+            f"such as {name!r}",
+            hint="Write a .pt2 package instead, or quantize to 8 bits.",
+        )
 
 
 def check_kernels(program: ExportedProgram, name: str) -> None:

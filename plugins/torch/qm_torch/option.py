@@ -28,6 +28,10 @@ class PtqOptions(Options):
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="share of values inside the range, for ranges=percentile, in percent"
     )
+    weight_ranges: Literal["minmax", "mse"] = Field(
+        default="mse",
+        description="how far the integers of 4-bit weights reach: to the greatest, or for the least error",
+    )
 
 
 class QatOptions(training.TrainingOptions):
@@ -35,9 +39,9 @@ class QatOptions(training.TrainingOptions):
 
 
 PTQ: Mapping[str, frozenset[str]] = {
-    "conv1d": frozenset({"w8a8"}),
-    "conv2d": frozenset({"w8a8"}),
-    "linear": frozenset({"w8a8"}),
+    "conv1d": frozenset({"w8a8", "w4a8"}),
+    "conv2d": frozenset({"w8a8", "w4a8"}),
+    "linear": frozenset({"w8a8", "w4a8"}),
 }
 """What torch.ptq offers, by the kind of layer."""
 QAT: Mapping[str, frozenset[str]] = {
@@ -49,10 +53,10 @@ QAT: Mapping[str, frozenset[str]] = {
 DYNAMIC: Mapping[str, frozenset[str]] = {"linear": frozenset({"w8d8"})}
 """What torch.dynamic offers, by the kind of layer."""
 WEIGHTS: Mapping[str, frozenset[str]] = {
-    kind: frozenset({"w8"})
-    for kind in (
-        *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
-        *("embedding", "linear"),
-    )
+    **{
+        kind: frozenset({"w8"})
+        for kind in ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+    },
+    **{kind: frozenset({"w8", "w4g32", "w4g128"}) for kind in ("embedding", "linear")},
 }
 """What torch.weights offers, by the kind of layer."""

@@ -12,7 +12,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # Registers the operations of quantized programs.
 
 from qm.plugin import Artifact, ExportJob, PluginError
-from qm_torch import description, onednn, process
+from qm_torch import description, onednn, process, unpacking
 from qm_torch.compiler import check_compiler
 from qm_torch.manifest import KEY
 
@@ -73,8 +73,10 @@ def work(job: process.Job, emit: process.Emit) -> process.Job:
     from torch._inductor import aoti_compile_and_package
 
     torch.set_num_threads(1)
-    program = onednn.prepared(torch.export.load("program.pt2"))
+    program = unpacking.prepared(onednn.prepared(torch.export.load("program.pt2")))
     config = {**CONFIG, "aot_inductor.metadata": {KEY: job["manifest"]}}
+    if unpacking.is_packed(program):
+        config |= unpacking.settings()
     with torch.no_grad():
         made = aoti_compile_and_package(
             program, package_path=str(Path("package.pt2").resolve()), inductor_configs=config

@@ -72,7 +72,7 @@ def _compiled() -> Iterator[Loader]:
 def _quantizers() -> Iterator[Quantizer]:
     yield Quantizer(
         name="ptq",
-        summary="static int8 for convolutions and linear layers, batch norm folded, ranges from samples",
+        summary="static int8 for convolutions and linear layers, 4-bit weights in .pt2 packages; ranges from samples",
         impl="qm_torch.ptq:quantize",
         options=PtqOptions,
         requires=TORCH,
@@ -111,7 +111,7 @@ def _quantizers() -> Iterator[Quantizer]:
     )
     yield Quantizer(
         name="weights",
-        summary="int8 weights, embeddings too, computed with in float: a small .pt2 package, no faster than float",
+        summary="weights of 8 or 4 bits, embeddings too, computed with in float: a small .pt2 package, no faster",
         impl="qm_torch.weights:quantize",
         requires=TORCH,
         takes={"torch"},

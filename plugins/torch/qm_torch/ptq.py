@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from qm.numerics import Grid, Stream, grid_for_range
 from qm.plugin import Dataset, QuantizeJob
-from qm_torch import annotation, layer, note, qdq, range, share, trace
+from qm_torch import annotation, layer, note, qdq, range, share, trace, weight
 from qm_torch.annotation import Annotation
 from qm_torch.constant import erase_unused
 from qm_torch.fold import fold
@@ -33,7 +33,8 @@ def quantize(job: QuantizeJob) -> TorchModel:
         return model.with_program(model.program)
     found = calibrated(job, model, job.data, options)
     job.activations.extend(range.seen(found.drawn, found.streams, found.chosen, bits=found.bits))
-    return write(model, found.gm, found.drawn, found.chosen, job, bits=found.bits)
+    grids = weight.grids(found.gm, layer.schemes(found.gm.graph, job.plan), method=options.weight_ranges)
+    return write(model, found.gm, found.drawn, found.chosen, job, bits=found.bits, grids=grids)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from qm.plugin import F16, FLOAT, Activations, Granularity, Scheme
+from qm_torch import packed
 from qm_torch.layer import Found, ancestry, find
 
 _RESHAPING = frozenset(
@@ -40,7 +41,7 @@ def scheme(found: Found) -> Scheme:
         return FLOAT
     restoring = next((n for n in ancestry(found.weight) if is_dequantize(n)), None)
     activations, bits = _activations(found)
-    granularity, group = (Granularity.CHANNEL, 0) if restoring is None else _granularity(restoring, found)
+    granularity, group = _packed_groups(found) if restoring is None else _granularity(restoring, found)
     return Scheme(
         weight_bits=_stored_bits(found) if restoring is None else width(restoring),
         activations=activations,
@@ -83,11 +84,19 @@ def width(node: Node) -> int:
 
 def _stored_bits(found: Found) -> int:
     """Bits a weight, where integers are restored by other means than a dequantize node."""
+    if packed.is_packed(found.leaves[0]):
+        return packed.BITS
     stored = found.leaves[0].meta["val"]
     count = 1
     for size in found.shape:
         count *= size
     return max(1, round(int(stored.numel()) * int(stored.element_size()) * 8 / count))
+
+
+def _packed_groups(found: Found) -> tuple[Granularity, int]:
+    """Of integers that are restored by plain operations: those that ``packed`` writes have groups."""
+    group = packed.group(ancestry(found.weight)) if packed.is_packed(found.leaves[0]) else 0
+    return (Granularity.GROUP, group) if group else (Granularity.CHANNEL, 0)
 
 
 def _granularity(node: Node, found: Found) -> tuple[Granularity, int]:
