@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qm.api import benchmark, compare, explain, load, plan, quantize
+    from qm.api import benchmark, compare, explain, load, plan, quantize, tune
     from qm.errors import AuditFailed, PluginError, QmError, UsageError
     from qm.plugin import Plan
     from qm.recipe import Recipe, Rule, Stage
@@ -27,6 +27,7 @@ _HOMES = {
     "load": "qm.api",
     "plan": "qm.api",
     "quantize": "qm.api",
+    "tune": "qm.api",
     "AuditFailed": "qm.errors",
     "PluginError": "qm.errors",
     "QmError": "qm.errors",
@@ -56,6 +57,7 @@ __all__ = [
     "load",
     "plan",
     "quantize",
+    "tune",
 ]
 
 

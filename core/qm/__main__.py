@@ -9,6 +9,7 @@ from typing import NoReturn
 
 COMMANDS = {
     "quantize": "make a model smaller and faster, check it, and report",
+    "tune": "find the smallest model within an allowed loss, over all methods and their options",
     "plan": "work out the recipe that quantize would run, and write it to a file",
     "benchmark": "time a model against another, with intervals",
     "compare": "set models of any formats side by side, and mark the Pareto front",

@@ -27,6 +27,8 @@ from qm.runner import Run
 from qm.source import check_there
 from qm.step import load_model
 from qm.strict import complaint
+from qm.tuning import Goal, Order, Tuner, Tuning
+from qm.tuning import Watch as SearchWatch
 from qm.types import Cache
 
 Methods = Sequence[str | tuple[str, Mapping[str, Any]] | Stage]
@@ -110,6 +112,57 @@ def plan(
     told = _recipe(methods, recipe, (), scheme=scheme, samples=samples, target=target, seed=seed)
     request = Request(model=Path(model), recipe=told, data=data, load=load or {}, force=True)
     return Run(request, Catalog(manager), progress or Silent()).spelled_out()
+
+
+def tune(
+    model: str | Path,
+    *,
+    data: Any,
+    max_drop: float = 0.01,
+    min_sqnr_db: float | None = None,
+    time_s: float | None = None,
+    to: str | Path | None = None,
+    target: str | None = None,
+    suffix: str | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    load: Mapping[str, Any] | None = None,
+    executor: str = "processes",
+    workers: int | None = None,
+    resume: bool = False,
+    page: bool = False,
+    progress: Progress | None = None,
+    watch: SearchWatch | None = None,
+) -> Tuning:
+    """The smallest model within an allowed loss, over all installed methods, their schemes and their options.
+
+    ``to`` is the folder for the front, each point a file and its recipe, and for the chosen model, ``best``; the same
+    call again goes on from there. ``max_drop`` is the loss of accuracy as a share, ``min_sqnr_db`` the least SQNR,
+    where outputs are no scores of classes. ``suffix`` is the only kind of file wanted, such as ``.tflite``.
+    ``executor`` is ``processes`` (by default as many as there are cores) or ``inline``. ``page`` asks for the chosen
+    model's report as a page too.
+
+    Raises:
+        UsageError: the model, the data or the folder are not what they should be, or nothing can be tried.
+        QmError: everything that was tried failed.
+    """
+    order = Order(
+        model=_existing(model),
+        data=data,
+        goal=Goal(max_drop=_share(max_drop), min_sqnr_db=min_sqnr_db),
+        to=None if to is None else Path(to),
+        time_s=time_s,
+        target=target or "host",
+        suffix=suffix,
+        samples=samples,
+        seed=seed,
+        load=load or {},
+        executor=executor,
+        workers=workers,
+        resume=resume,
+        page=page,
+    )
+    return Tuner(order, progress=progress, watch=watch).run()
 
 
 def benchmark(
@@ -245,7 +298,11 @@ def explain(
 
 def _loss(max_drop: float | None, metric: object) -> float | None:
     """The allowed loss, which is a share where it is of accuracy."""
-    if max_drop is None or 0 <= max_drop < 1 or (metric is not None and max_drop >= 0):
+    return max_drop if max_drop is None or (metric is not None and max_drop >= 0) else _share(max_drop)
+
+
+def _share(max_drop: float) -> float:
+    if 0 <= max_drop < 1:
         return max_drop
     raise UsageError(
         f"an allowed loss of {max_drop:g} is not a share from 0 to 1", hint="Give 0.01, or 1% on the command line."

@@ -6,9 +6,7 @@ Run as ``python -m qm.child``; it speaks the messages of ``qm.pipe`` on its stan
 from __future__ import annotations
 
 import gc
-import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +22,7 @@ from qm.manager import blame
 from qm.memory import Memory
 from qm.pipe import Failure, Opened, Order, Timed, receive, send
 from qm.plugin import Benchmark, BenchmarkJob, Loader, LoadJob, Step
+from qm.process import pipes
 from qm.scheme import Scheme
 from qm.types import Array, Batch, Layer, Model, Operator, OpTime, Session
 
@@ -169,11 +168,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 def main() -> None:
     """Keep the pipes to ourselves: what a library prints goes to standard error, and it reads nothing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with os.fdopen(os.dup(0), "rb") as requests, os.fdopen(os.dup(1), "wb") as answers:
-        with open(os.devnull, "rb") as nothing:
-            os.dup2(nothing.fileno(), 0)
-        os.dup2(2, 1)
-        sys.stdout = sys.stderr
+    with pipes() as (requests, answers):
         serve(requests, answers)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,8 +15,8 @@ from qm.audit import Audit, Evidence, audit, profiled
 from qm.catalog import Catalog, Found
 from qm.contender import race, runnable
 from qm.crossing import cross
-from qm.data import open_data, suspicion
-from qm.errors import AuditFailed, QmError, UsageError
+from qm.data import Samples, open_data, suspicion
+from qm.errors import AuditFailed, QmError
 from qm.file import refuse_overwrite, written
 from qm.journal import Journal
 from qm.judgement import quality_of
@@ -25,7 +25,6 @@ from qm.measurement import Ratio
 from qm.plugin import (
     Activation,
     Artifact,
-    Can,
     Card,
     Loader,
     Model,
@@ -45,13 +44,13 @@ from qm.route import Route, find_route
 from qm.scheme import Scheme
 from qm.split import Split, divided, made_up
 from qm.steer import default_scheme
-from qm.step import export_model, load_model, quantize_model
+from qm.step import check_float, export_model, load_model, quantize_model
 from qm.workbench import Workbench
 
 
 @dataclass
 class Run:
-    """One request on its way through the house."""
+    """One request on its way through the house. ``divide`` says which samples are for what, where not as usual."""
 
     request: Request
     catalog: Catalog = field(default_factory=Catalog)
@@ -59,6 +58,7 @@ class Run:
     notes: Notes = field(default_factory=Notes)
     activations: list[Activation] = field(default_factory=list)
     profile_before: Profile | None = None
+    divide: Callable[[Samples], Split] | None = None
 
     @cached_property
     def route(self) -> Route:
@@ -85,20 +85,7 @@ class Run:
         loader, bridge, model = self.route.reader, self.route.bridge, self._original
         if bridge is not None:
             model = cross(self.catalog.manager, bridge, model, self.notes)
-        if Can.SCHEMES in loader.card.can:
-            done = {name: s for name, s in model.schemes().items() if not s.is_float}
-            if done:
-                name, scheme = next(iter(done.items()))
-                raise UsageError(
-                    f"{str(self.request.model)!r} is quantized already: {len(done)} of its layers, "
-                    f"such as {name!r} in {scheme}",
-                    hint="Start from the float model.",
-                )
-        if Can.LAYERS in loader.card.can and not model.layers():
-            raise UsageError(
-                f"{str(self.request.model)!r} has no layers with weights, so there is nothing to quantize",
-                hint="See qm inspect.",
-            )
+        check_float(loader, model, self.request.model)
         return model
 
     @cached_property
@@ -108,6 +95,8 @@ class Run:
         if request.data is None:
             return made_up(self.model, request.recipe.seed)
         samples = open_data(request.data, self.model.inputs())
+        if self.divide is not None:
+            return self.divide(samples)
         wanted = [leg.found.card.samples for leg in self.route.quantizers]
         most = None if None in wanted else max(n for n in wanted if n is not None)
         return divided(samples, request.recipe, has_planner=bool(self.route.planners), wanted=most)

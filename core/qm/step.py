@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qm.catalog import Found
-from qm.errors import PluginError
+from qm.errors import PluginError, UsageError
 from qm.file import disk_errors
 from qm.manager import Manager
 from qm.plugin import (
@@ -16,6 +16,7 @@ from qm.plugin import (
     Artifact,
     Benchmark,
     BenchmarkJob,
+    Can,
     Dataset,
     Exporter,
     ExportJob,
@@ -49,6 +50,22 @@ def load_model(
     if model.format != found.card.gives:
         raise PluginError(found.plugin, f"it gave a model of format {model.format!r}, not {found.card.gives!r}")
     return model
+
+
+def check_float(found: Found[Loader], model: Model, source: Path) -> None:
+    """Raise UsageError where the model is quantized already, or has nothing to quantize."""
+    if Can.SCHEMES in found.card.can:
+        done = {name: s for name, s in model.schemes().items() if not s.is_float}
+        if done:
+            name, scheme = next(iter(done.items()))
+            raise UsageError(
+                f"{str(source)!r} is quantized already: {len(done)} of its layers, such as {name!r} in {scheme}",
+                hint="Start from the float model.",
+            )
+    if Can.LAYERS in found.card.can and not model.layers():
+        raise UsageError(
+            f"{str(source)!r} has no layers with weights, so there is nothing to quantize", hint="See qm inspect."
+        )
 
 
 def quantize_model(

@@ -12,11 +12,10 @@ from pathlib import Path
 from qm.catalog import Catalog
 from qm.journal import Journal
 from qm.layout import merged, work_out
-from qm.numerics import Comparison
-from qm.plugin import Batch, Dataset, Layer, Model, Notes, Plan, Recipe, Scheme, Silent, Target, Trial
+from qm.plugin import Batch, Dataset, Layer, Model, Plan, Recipe, Scheme, Target, Trial
 from qm.route import Route
 from qm.split import Batches
-from qm.step import export_model, open_session, quantize_model
+from qm.trial import build, compared, opened
 
 
 class Workbench:
@@ -88,26 +87,16 @@ class Workbench:
         return [self._model.run(batch) for batch in self._judging]
 
     def _measure(self, recipe: Recipe) -> dict[str, float | int | None]:
-        plans = work_out(recipe, self.layers, self._route.quantizers)
-        manager = self._catalog.manager
-        quantized = quantize_model(
-            manager,
-            self._route.quantizers,
-            plans,
-            self._model,
-            data=self._calibration,
-            target=self.target,
-            seed=self._seed,
-            progress=Silent(),
-            notes=Notes(),
-        )
         with tempfile.TemporaryDirectory(prefix="qm-trial-") as folder:
-            place = Path(folder) / f"trial{self._route.exporter.card.suffix}"
-            artifact = export_model(manager, self._route.exporter, quantized, place)
-            comparison = Comparison()
-            session = open_session(manager, self._catalog.benchmark(artifact.format), artifact)
-            for batch, reference in zip(self._judging, self._reference, strict=True):
-                comparison.update(reference, session.run(batch))
+            artifact = build(
+                self._catalog,
+                self._route,
+                self._model,
+                recipe.model_copy(update={"seed": self._seed}),
+                data=self._calibration,
+                folder=Path(folder),
+            )
+            comparison = compared(opened(self._catalog, artifact), self._judging, self._reference)
             agreement = comparison.agreement
             return {
                 "nbytes": artifact.nbytes,

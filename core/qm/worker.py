@@ -6,33 +6,17 @@ against each other share no allocator, no thread pool and no cached state.
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from threading import Timer
 from types import TracebackType
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 
-from qm.errors import PluginError
-from qm.pipe import Failure, Opened, Order, Timed, receive, send
+from qm.errors import QmError
+from qm.pipe import Opened, Order, Timed
+from qm.process import Process
 from qm.scheme import Scheme
 from qm.types import Array, Artifact, Batch, Cache, Layer, Operator, OpTime, TensorSpec
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-GRACE_S = 5.0
-TAIL_BYTES = 4096
 
 
 class Worker:
@@ -62,14 +46,8 @@ class Worker:
         self.cache: Cache = cache
         self.timeout_s = timeout_s
         self._held: Batch | None = None
-        self._timed_out = False
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the worker
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "qm.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=_environment(threads),
+        self._process = Process(
+            "qm.child", threads=threads, plugin=benchmark, subject=f"the process that ran {artifact.path.name!r}"
         )
         order = Order(artifact=artifact, benchmark=benchmark, loader=loader, threads=threads, cache=cache)
         opened = cast(Opened, self._ask("open", order))
@@ -123,19 +101,12 @@ class Worker:
 
     def close(self) -> None:
         """Let the child go; one that does not go is killed."""
-        if self._process.poll() is None:
-            with suppress(OSError):
-                self._stdin.close()
-            try:
-                self._process.wait(GRACE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-        self._release()
+        self._process.close()
 
     @property
     def is_closed(self) -> bool:
         """Whether the child is gone, by our will or by its own."""
-        return self._stdin.closed
+        return self._process.is_closed
 
     def __enter__(self) -> Self:
         return self
@@ -148,98 +119,15 @@ class Worker:
     def __repr__(self) -> str:
         return f"<Worker {self.artifact.path.name} by {self.benchmark}, {self.threads} threads>"
 
-    @property
-    def _stdin(self) -> BinaryIO:
-        return cast(BinaryIO, self._process.stdin)
-
-    @property
-    def _stdout(self) -> BinaryIO:
-        return cast(BinaryIO, self._process.stdout)
-
     def _ask(self, verb: str, *args: Any) -> Any:
         """Send one request and wait for its answer."""
-        if self.is_closed:
-            raise PluginError(self.benchmark, f"the process for {self.artifact.path.name!r} is closed")
-        watchdog = Timer(self.timeout_s, self._give_up)
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            send(self._stdin, (verb, args))
-            answer = receive(self._stdout)
-        except (OSError, EOFError):
-            raise self._obituary() from None
-        except BaseException:
-            # An interrupt leaves a half-read answer in the pipe: the child is of no more use.
-            self._kill()
+            return self._process.ask(verb, *args, timeout_s=self.timeout_s)
+        except QmError:
+            if verb == "open" and not self.is_closed:
+                self._process.kill()
             raise
-        finally:
-            watchdog.cancel()
-        if isinstance(answer, Failure):
-            if verb == "open":
-                self._kill()
-            raise answer.error()
-        return answer
-
-    def _give_up(self) -> None:
-        self._timed_out = True
-        self._process.kill()
-
-    def _kill(self) -> None:
-        self._process.kill()
-        self._release()
-
-    def _release(self) -> None:
-        self._process.wait()
-        with suppress(OSError):
-            self._stdin.close()
-        self._stdout.close()
-        self._stderr.close()
-
-    def _obituary(self) -> PluginError:
-        """Why the child is gone, its last words as a note."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(GRACE_S)
-        self._process.kill()
-        code = self._process.wait()
-        size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - TAIL_BYTES))
-        words = self._stderr.read().decode(errors="replace").strip()
-        self._release()
-        message, hint = self._cause(code)
-        error = PluginError(self.benchmark, message, hint=hint)
-        if words:
-            error.add_note(f"The child process wrote last:\n{words}")
-        return error
-
-    def _cause(self, code: int) -> tuple[str, str]:
-        subject = f"the process that ran {self.artifact.path.name!r}"
-        if self._timed_out:
-            return (
-                f"{subject} gave no answer within {self.timeout_s:g} s and was stopped",
-                "Check that the model runs at all, and on one sample.",
-            )
-        if sys.platform != "win32" and code == -signal.SIGKILL:
-            return (
-                f"{subject} was killed, probably by the system for lack of memory",
-                "Free some memory, or use fewer or smaller samples.",
-            )
-        if code < 0:
-            return f"{subject} died of {_signal_name(-code)}", "Add --traceback to see what it wrote last."
-        return f"{subject} ended with exit code {code}", "Add --traceback to see what it wrote last."
 
 
 def _plain(batch: Batch) -> dict[str, Array]:
     return {name: np.asarray(value) for name, value in batch.items()}
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """This process's environment, with the same modules in reach and the same number of threads for every library."""
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), "PYTHONPATH": path}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal, get_args, get_origin
 
 from qm import target as targets
+from qm.choice import choices
 from qm.diagnosis.trial import Trials
 from qm.errors import QmError
 from qm.plugin import Granularity, Recipe, Rule, Scheme
@@ -59,10 +59,8 @@ def _other_options(trials: Trials, recipe: Recipe) -> Iterator[Candidate]:
     """Every other value of the options that are a choice among a few, such as how ranges are taken."""
     for leg in trials.route(recipe).quantizers:
         stage = next(i for i, s in enumerate(recipe.stages) if s.plugin == leg.found.plugin)
-        for name, field in leg.found.card.options.model_fields.items():
-            if get_origin(field.annotation) is not Literal:
-                continue
-            for value in get_args(field.annotation):
+        for name, values in choices(leg.found.card.options).items():
+            for value in values:
                 if value != getattr(leg.options, name):
                     yield "option", f"{name}={value}", _with_option(recipe, stage, name, value)
 

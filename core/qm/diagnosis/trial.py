@@ -17,14 +17,12 @@ from qm.diagnosis.evidence import Evidence
 from qm.diagnosis.explanation import Remedy, Speed
 from qm.diagnosis.pair import Pair, route_of
 from qm.errors import QmError
-from qm.evaluation import matched
 from qm.journal import Journal
 from qm.layout import merged, work_out
-from qm.numerics import Comparison
-from qm.plugin import Artifact, Batch, Dataset, Layer, Notes, Plan, Recipe, Scheme, Silent, Trial
+from qm.plugin import Artifact, Batch, Dataset, Layer, Plan, Recipe, Scheme, Trial
 from qm.report import rounded
 from qm.route import Route
-from qm.step import export_model, open_session, quantize_model
+from qm.trial import build, compared, opened
 from qm.worker import Worker
 
 PAIRS = 5
@@ -132,11 +130,7 @@ class Trials:
             self._reference = [self._pair.before.model.run(batch) for batch in self._evidence.judging]
         calibration = self._evidence.few if how == "rough" else self._evidence.calibration
         with self._built(recipe, calibration) as artifact:
-            comparison = Comparison()
-            manager = self._catalog.manager
-            session = open_session(manager, self._catalog.benchmark(artifact.format), artifact)
-            for batch, reference in zip(self._evidence.judging, self._reference, strict=True):
-                comparison.update(reference, matched(reference, session.run(batch)))
+            comparison = compared(opened(self._catalog, artifact), self._evidence.judging, self._reference)
             found: dict[str, Any] = {
                 "nbytes": artifact.nbytes,
                 "sqnr_db": repr(float(comparison.sqnr_db)),
@@ -149,21 +143,9 @@ class Trials:
 
     @contextmanager
     def _built(self, recipe: Recipe, calibration: Dataset) -> Iterator[Artifact]:
-        route = self.route(recipe)
-        quantized = quantize_model(
-            self._catalog.manager,
-            route.quantizers,
-            work_out(recipe, self.layers, route.quantizers),
-            self._pair.before.model,
-            data=calibration,
-            target=route.target,
-            seed=recipe.seed,
-            progress=Silent(),
-            notes=Notes(),
-        )
         with tempfile.TemporaryDirectory(prefix="qm-trial-") as folder:
-            place = Path(folder) / f"trial{route.exporter.card.suffix}"
-            yield export_model(self._catalog.manager, route.exporter, quantized, place)
+            model = self._pair.before.model
+            yield build(self._catalog, self.route(recipe), model, recipe, data=calibration, folder=Path(folder))
 
     def _speed(self, tried: Artifact) -> Speed:
         """A few blocks of the artifact and of what was tried, in turn."""
