@@ -44,11 +44,7 @@ PTQ: Mapping[str, frozenset[str]] = {
     "linear": frozenset({"w8a8", "w4a8"}),
 }
 """What torch.ptq offers, by the kind of layer."""
-QAT: Mapping[str, frozenset[str]] = {
-    "conv1d": frozenset({"w8a8"}),
-    "conv2d": frozenset({"w8a8"}),
-    "linear": frozenset({"w8a8"}),
-}
+QAT: Mapping[str, frozenset[str]] = PTQ
 """What torch.qat offers, by the kind of layer."""
 DYNAMIC: Mapping[str, frozenset[str]] = {"linear": frozenset({"w8d8"})}
 """What torch.dynamic offers, by the kind of layer."""
