@@ -113,8 +113,9 @@ def encoder() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
 def quantized(model: TorchModel) -> dict[str, TorchModel]:
     """The model by each method."""
     made = {}
-    for name, method, scheme in (("dynamic", dynamic, "w8d8"), ("weights", weights, "w8")):
-        chosen = [layer.name for layer in model.layers() if name == "weights" or layer.kind == "linear"]
+    methods = (("dynamic", dynamic, "w8d8"), ("weights", weights, "w8"), ("weights-w4g32", weights, "w4g32"))
+    for name, method, scheme in methods:
+        chosen = [layer.name for layer in model.layers() if method is weights or layer.kind == "linear"]
         plan = Plan({layer: Scheme.parse(scheme) for layer in chosen})
         job = QuantizeJob(model=model, plan=plan, target=qm.target.host())
         made[name] = method.quantize(job)
@@ -131,7 +132,7 @@ def judge(files: list[Path], batches: list[dict[str, Any]], rounds: int) -> None
         cosine = (out * made[0]).sum(1)
         size = file.stat().st_size
         print(
-            f"  {file.name:<12} cosine {cosine.mean():.5f}, least {cosine.min():.5f}  {size:,} bytes  speed {speed:.2f}"
+            f"  {file.name:<18} cosine {cosine.mean():.5f}, least {cosine.min():.5f}  {size:,} bytes  speed {speed:.2f}"
         )
 
 
@@ -151,7 +152,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for suffix in args.to:
             # XNNPACK has no kernels for weights alone in integers.
-            chosen = {n: m for n, m in models.items() if suffix == ".pt2" or n != "weights"}
+            chosen = {n: m for n, m in models.items() if suffix == ".pt2" or not n.startswith("weights")}
             files = [written(m, Path(folder) / f"{name}{suffix}") for name, m in chosen.items()]
             judge(files, batches, args.rounds)
     return 0
