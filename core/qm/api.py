@@ -139,8 +139,8 @@ def tune(
     ``to`` is the folder for the front, each point a file and its recipe, and for the chosen model, ``best``; the same
     call again goes on from there. ``max_drop`` is the loss of accuracy as a share, ``min_sqnr_db`` the least SQNR,
     where outputs are no scores of classes. ``suffix`` is the only kind of file wanted, such as ``.tflite``.
-    ``executor`` is ``processes`` (by default as many as there are cores) or ``inline``. ``page`` asks for the chosen
-    model's report as a page too.
+    ``executor`` is ``processes`` (by default as many as there are cores), ``inline`` or ``ray``. ``page`` asks for the
+    chosen model's report as a page too.
 
     Raises:
         UsageError: the model, the data or the folder are not what they should be, or nothing can be tried.

@@ -81,8 +81,12 @@ def _rest(tuning: Tuning) -> list[tuple[str, str]]:
     remembered = f", {tuning.remembered} remembered" if tuning.remembered else ""
     left = f", {tuning.untried} things not begun" if tuning.untried else ""
     over = "" if tuning.finished else "; time was up"
+    workers = tuning.executor + (f", {tuning.lost_workers} of which died" if tuning.lost_workers else "")
     lines = [
-        ("search", f"{tuning.trials} trials in {tuning.seconds:.0f} s{remembered}{left}, {tuning.executor}{over}"),
+        (
+            "search",
+            f"{tuning.trials} trials in {tuning.seconds:.0f} s{remembered}{left}, {workers}{over}",
+        ),
         ("front", f"{tuning.folder}: {len(tuning.front)} models, each with its recipe"),
         ("note", f"verdicts are on {tuning.judged_on} samples that no trial saw; SQNR and answers kept are of trials"),
     ]

@@ -11,7 +11,7 @@ from qm.cli.request import add_load
 
 SUMMARY = "Find the smallest model within an allowed loss, over all installed methods and their options."
 
-EXECUTORS = ("inline", "processes")
+EXECUTORS = ("inline", "processes", "ray")
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -35,6 +35,11 @@ class Executor(Protocol):
         """What it is, with the threads of a worker."""
         ...
 
+    @property
+    def lost(self) -> int:
+        """How many workers died so far."""
+        ...
+
     def submit(self, job: TrialJob) -> None:
         """Take a trial."""
         ...
@@ -52,6 +57,7 @@ class Inline:
     """One trial after another, in this process. A trial that was begun is not cut short when time is up."""
 
     slots = 1
+    lost = 0
     words = "in this process"
 
     def __init__(self, subject: Subject, scratch: Scratch, catalog: Catalog | None = None) -> None:

@@ -104,6 +104,7 @@ class Tuning(Strict):
     untried: int = Field(description="things to try that were not begun")
     seconds: float
     executor: str
+    lost_workers: int = Field(description="workers that died; the trial of each was handed to another once")
     folder: str
     failed: dict[str, str]
     left_out: dict[str, str]

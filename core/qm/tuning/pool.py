@@ -31,6 +31,7 @@ class Pool:
                 hint="Give arrays or a path, or use the executor inline.",
             ) from e
         self.slots = workers
+        self.lost = 0
         self.threads = max(1, cores() // workers)
         self._subject, self._scratch = subject, scratch
         self._jobs: SimpleQueue[TrialJob | None] = SimpleQueue()
@@ -89,6 +90,7 @@ class Pool:
         except QmError as e:
             shutil.rmtree(folder, ignore_errors=True)
             self._tries[job.key] = self._tries.get(job.key, 0) + 1
+            self.lost += isinstance(e, Gone) and not self._closing
             if isinstance(e, Gone) and self._tries[job.key] < TRIES and not self._closing:
                 self._jobs.put(job)
                 return None

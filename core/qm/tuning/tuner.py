@@ -21,6 +21,7 @@ from qm.plugin import Loader, Model, Progress, Silent
 from qm.report import File, Report, environment, now, report_path
 from qm.runner import Run
 from qm.step import check_float, load_model
+from qm.tuning.cluster import Cluster
 from qm.tuning.executor import Executor, Inline
 from qm.tuning.goal import Goal, Verdict
 from qm.tuning.job import Subject
@@ -35,7 +36,7 @@ from qm.tuning.standing import Result, Standing
 from qm.verdict import Answer
 
 MOST_WORKERS = 8
-EXECUTORS = ("inline", "processes")
+EXECUTORS = ("inline", "processes", "ray")
 Watch = Callable[[Sight], None]
 """Is told how far the search is, whenever a trial begins or ends."""
 
@@ -185,6 +186,8 @@ class Tuner:
         if self.order.executor == "processes":
             usual = min(MOST_WORKERS, cores(), len(self.space.candidates))
             return Pool(subject, self.rack.scratch, workers=self.order.workers or usual)
+        if self.order.executor == "ray":
+            return Cluster(subject, self.rack.scratch, workers=self.order.workers)
         raise UsageError(
             f"there is no executor {self.order.executor!r}", hint=f"The executors are: {', '.join(EXECUTORS)}."
         )
@@ -296,6 +299,7 @@ class Tuner:
             untried=untried,
             seconds=round(seconds, 1),
             executor=search.executor.words,
+            lost_workers=search.executor.lost,
             folder=str(self.rack.folder),
             failed=dict(standing.failures),
             left_out=dict(self.space.left_out),

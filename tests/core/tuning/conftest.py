@@ -34,10 +34,11 @@ class GridOptions(Options):
 def quantize(job):
     (scheme,) = job.plan.schemes()
     told = f"{scheme} {job.options.cover}"
-    with open("tried.log", "a") as log:
+    here = Path(os.environ.get("QM_GRID_FOLDER", "."))
+    with open(here / "tried.log", "a") as log:
         log.write(told + "\\n")
-    time.sleep(float(os.environ.get("GRID_SLEEP", 0)))
-    once, ever = Path("kill-once"), Path("kill-ever")
+    time.sleep(float(os.environ.get("QM_GRID_SLEEP", 0)))
+    once, ever = here / "kill-once", here / "kill-ever"
     if once.exists() and once.read_text() == told:
         once.unlink()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -118,10 +118,10 @@ def test_another_goal_builds_on_the_same_trials(tuned):
 
 
 def test_time_that_is_up_leaves_the_front_so_far_and_the_next_run_goes_on(work, monkeypatch):
-    monkeypatch.setenv("GRID_SLEEP", "0.3")
+    monkeypatch.setenv("QM_GRID_SLEEP", "0.3")
     first = tune(time_s=0.5)
     assert not first.finished and first.untried > 0 and first.front
-    monkeypatch.setenv("GRID_SLEEP", "0")
+    monkeypatch.setenv("QM_GRID_SLEEP", "0")
     again = tune()
     assert again.finished and not again.untried
     assert len(keys(work)) == len(set(keys(work))) == first.trials + again.trials
