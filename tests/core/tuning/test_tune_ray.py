@@ -37,6 +37,7 @@ def test_a_node_that_is_killed_in_the_middle_costs_no_trial(work, once, cluster,
     made, nodes = cluster
     at_kill: list[int] = []
     monkeypatch.setenv("QM_GRID_SLEEP", "0.7")
+    monkeypatch.setenv("QM_GRID_FOLDER", str(work))
 
     def kill() -> None:
         journal = work / "net.tune/trials.jsonl"
