@@ -61,6 +61,8 @@ class Rack:
                 yield
             finally:
                 self._sweep()
+                if not self.journal.exists():
+                    self._leave()
 
     def scratch(self) -> Path:
         """A new folder for a trial to write to."""
@@ -93,6 +95,12 @@ class Rack:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
+
+    def _leave(self) -> None:
+        """Take the folder away again, where nothing was begun in it."""
+        with suppress(OSError):
+            (self.folder / LOCK).unlink()
+            self.folder.rmdir()
 
     def _sweep(self) -> None:
         for path in self.folder.glob(".*"):

@@ -199,6 +199,13 @@ def test_an_unknown_executor_is_a_sentence(work):
         tune(executor="grid")
 
 
+def test_a_request_that_is_refused_leaves_no_folder(work):
+    (work / "net.toy").write_bytes(b"no model")
+    with pytest.raises(UsageError, match="is not a toy model"):
+        tune()
+    assert not (work / "net.tune").exists()
+
+
 def test_too_few_samples_are_a_sentence(work):
     with np.load("data.npz") as data:
         few = data["x"][:3]
