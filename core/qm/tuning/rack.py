@@ -91,10 +91,12 @@ class Rack:
         """Remove those of the known files that are not among the names."""
         for name in set(known) - set(names):
             for path in (self.path(name), self.folder / f"{name}.data", self.recipe_path(name)):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+                _remove(path)
+
+    def clear(self, stem: str) -> None:
+        """Remove the files of that name, whatever their suffixes; a file goes before its recipe."""
+        for path in sorted(self.folder.glob(f"{stem}.*"), key=lambda p: p.suffix == ".toml"):
+            _remove(path)
 
     def _leave(self) -> None:
         """Take the folder away again, where nothing was begun in it."""
@@ -106,6 +108,13 @@ class Rack:
         for path in self.folder.glob(".*"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _lock(handle: int, folder: Path) -> None:

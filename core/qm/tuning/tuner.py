@@ -247,8 +247,8 @@ class Tuner:
         known = _report_of(place)
         if known is not None and known.recipe == candidate.recipe:
             return known
-        for old in self.rack.folder.glob("best.*"):
-            old.unlink()
+        self.rack.clear("best")
+        candidate.recipe.write(recipe, force=True)
         request = requests.Request(
             model=self.order.model,
             recipe=candidate.recipe,
@@ -263,9 +263,7 @@ class Tuner:
         run = Run(
             request, self.catalog, self.progress, divide=lambda samples: self.shares.split(samples, trains=trains)
         )
-        report = run.quantize()
-        candidate.recipe.write(recipe, force=True)
-        return report
+        return run.quantize()
 
     def _tuning(
         self, search: Search, verdicts: dict[str, Verdict], best: Best | None, *, finished: bool, seconds: float
