@@ -1,7 +1,7 @@
 """The best plan within limits: an integer programme over what each layer costs, then trials of what it says.
 
 Errors do not quite add, so the plan that looks best is tried, what the sum got wrong is learnt, and so again. The plan
-of ``mixed.greedy`` is among those tried: the answer is never worse.
+of ``mixed.greedy`` is among those tried: on the samples of the trials the answer is never worse.
 """
 
 from __future__ import annotations
