@@ -59,12 +59,9 @@ def left_out(recipe: Recipe, layers: Sequence[Layer]) -> frozenset[str]:
 
 
 def _check_rules(rules: Sequence[Rule], layers: Sequence[Layer], legs: Sequence[QuantizeLeg]) -> None:
-    names = [layer.name for layer in layers]
+    _check_known(rules, layers)
     for rule in rules:
         matched = [layer for layer in layers if rule.matches(layer.name)]
-        if not matched:
-            shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-            raise UsageError(f"rule {rule.layers!r} matches no layer", hint=f"The layers are: {shown}.")
         scheme = Scheme.parse(rule.scheme)
         offered = [layer for layer in matched if any(scheme in leg.found.card.offers(layer) for leg in legs)]
         if not scheme.is_float and not offered:
@@ -73,6 +70,21 @@ def _check_rules(rules: Sequence[Rule], layers: Sequence[Layer], legs: Sequence[
                 f"rule {rule.layers!r} asks for {rule.scheme}, which no stage offers for {kinds} layers",
                 hint="Ask for another scheme, or write float; qm show METHOD lists the schemes.",
             )
+
+
+def _check_known(rules: Sequence[Rule], layers: Sequence[Layer]) -> None:
+    """Name every rule that matches no layer: a recipe for another model has many."""
+    unknown = [repr(rule.layers) for rule in rules if not any(rule.matches(layer.name) for layer in layers)]
+    if not unknown:
+        return
+    said = "rules {} match no layer" if len(unknown) > 1 else "rule {} matches no layer"
+    raise UsageError(
+        said.format(_shown(unknown, 8)), hint=f"The layers are: {_shown([layer.name for layer in layers], 12)}."
+    )
+
+
+def _shown(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _check_tied(rules: Sequence[Rule], layers: Sequence[Layer], plans: Sequence[dict[str, Scheme]]) -> None:

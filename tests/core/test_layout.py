@@ -68,6 +68,12 @@ def test_a_rule_that_matches_nothing_is_an_error():
         work_out(Recipe(rules=(Rule(layers="dense*", scheme="w4"),)), LAYERS, [ALL])
 
 
+def test_all_rules_that_match_nothing_are_named_at_once():
+    rules = (Rule.exactly("alien", "w4"), Rule.exactly("conv", "w8a8"), Rule.exactly("foreign", "w4"))
+    with pytest.raises(UsageError, match=r"^rules 'alien', 'foreign' match no layer"):
+        work_out(Recipe(rules=rules), LAYERS, [ALL])
+
+
 def test_a_rule_for_a_kind_that_no_stage_quantizes_is_an_error():
     with pytest.raises(UsageError, match="asks for w4g32, which no stage offers for Conv layers"):
         work_out(Recipe(rules=(Rule(layers="conv", scheme="w4g32"),)), LAYERS, [FC])
