@@ -1,0 +1,29 @@
+"""onnx-neural-compressor's static quantization."""
+
+import tempfile
+from pathlib import Path
+
+import job
+import onnx
+from onnx_neural_compressor import data_reader
+from onnx_neural_compressor.quantization import QuantFormat, config, quantize
+
+
+class Reader(job.Reader, data_reader.CalibrationDataReader):
+    pass
+
+
+def main() -> None:
+    told = job.Job.read()
+    options = dict(told.options)
+    if "quant_format" in options:
+        options["quant_format"] = QuantFormat[options["quant_format"]]
+    static = config.StaticQuantConfig(calibration_data_reader=Reader(told), **options)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "made.onnx"
+        quantize(str(told.model), str(made), static)
+        onnx.save(onnx.load(made), told.to)  # It leaves some weights in a file beside the model.
+
+
+if __name__ == "__main__":
+    main()
