@@ -42,7 +42,7 @@ from qm.report import Samples as SamplesUsed
 from qm.request import Request
 from qm.route import Route, find_route
 from qm.scheme import Scheme
-from qm.split import Split, divided, made_up
+from qm.split import Split, divided, made_up, trial_samples
 from qm.steer import default_scheme
 from qm.step import check_float, export_model, load_model, quantize_model
 from qm.workbench import Workbench
@@ -99,7 +99,8 @@ class Run:
             return self.divide(samples)
         wanted = [leg.found.card.samples for leg in self.route.quantizers]
         most = None if None in wanted else max(n for n in wanted if n is not None)
-        return divided(samples, request.recipe, has_planner=bool(self.route.planners), wanted=most)
+        trials = trial_samples(self.model.layers()) if self.route.planners else 0
+        return divided(samples, request.recipe, trials=trials, wanted=most)
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from qm.data import Samples
 from qm.errors import QmError, UsageError
-from qm.plugin import Batch, Model
+from qm.plugin import Batch, Layer, Model
 from qm.recipe import Recipe
 from qm.synthetic import FREE_LENGTHS, synthetic
 
 TRIAL_SAMPLES = 256
+MOST_TRIAL_SAMPLES = 1024
+TRIAL_MACS = 2**35
+"""Multiply-accumulates that a trial may take beyond its least samples: a second or so on one core of today."""
 JUDGED_SAMPLES = 512
 SYNTHETIC_SAMPLES = 8
 
@@ -43,12 +46,18 @@ class Split:
         return None if labels is None else [int(label) for label in labels]
 
 
-def divided(samples: Samples, recipe: Recipe, *, has_planner: bool, wanted: int | None = 128) -> Split:
+def trial_samples(layers: Sequence[Layer]) -> int:
+    """How many samples judge a trial of a model of these layers: the smaller it is, the more."""
+    macs = sum(layer.macs for layer in layers)
+    return min(MOST_TRIAL_SAMPLES, max(TRIAL_SAMPLES, TRIAL_MACS // macs)) if macs else TRIAL_SAMPLES
+
+
+def divided(samples: Samples, recipe: Recipe, *, trials: int = 0, wanted: int | None = 128) -> Split:
     """Samples drawn by the recipe's seed: ``recipe.samples`` are for the methods, the rest judges.
 
     Where the recipe does not say, methods get half of all, at most ``wanted``; where that is None, all but a fifth, or
-    but those that the verdict takes. A planner's trials take half of the rest, at most 256: on few, the best of many
-    plans looks better than it is. The verdict is on at most 512.
+    but those that the verdict takes. A planner's trials take half of the rest, at most ``trials``: on few, the best of
+    many plans looks better than it is. The verdict is on at most 512.
 
     Raises:
         UsageError: there are too few.
@@ -63,8 +72,8 @@ def divided(samples: Samples, recipe: Recipe, *, has_planner: bool, wanted: int 
         )
     calibration, rest = samples.split(count, recipe.seed)
     trial, tried = rest, tuple[int, ...]()
-    if has_planner and len(rest) > 1:
-        trial, rest = rest.split(min(TRIAL_SAMPLES, len(rest) // 2), recipe.seed)
+    if trials and len(rest) > 1:
+        trial, rest = rest.split(min(trials, len(rest) // 2), recipe.seed)
         tried = trial.indices
     judged = rest.take(JUDGED_SAMPLES, recipe.seed)
     return Split(whole=samples, calibration=calibration, trial=trial, judging=judged, judged=judged, tried=tried)

@@ -83,5 +83,5 @@ def _divided(pair: Pair, whole: Samples, seed: int) -> tuple[Samples, Samples]:
         rest = [i for i, index in enumerate(whole.indices) if index not in seen]
         if calibrated and rest:
             return whole.subset(calibrated), whole.subset(rest)
-    split = divided(whole, Recipe(seed=seed), has_planner=False)
+    split = divided(whole, Recipe(seed=seed))
     return split.calibration or whole, split.judged or whole
