@@ -155,19 +155,21 @@ def test_of_a_large_picture_few_places_are_looked_at() -> None:
 
 @pytest.mark.parametrize("scheme", ["w8a8", "w8a8t", "w8a16"])
 @pytest.mark.parametrize("target", ["x86-avx2", "x86-vnni"])
-def test_it_leaves_less_error_than_the_nearest(network: OnnxModel, scheme: str, target: str) -> None:
+@pytest.mark.parametrize("rounding", ["gptq", "adaround"])
+def test_it_leaves_less_error_than_the_nearest(network: OnnxModel, scheme: str, target: str, rounding: str) -> None:
     data, judges = smooth(48), Data(smooth(80).batches[48:])
     last = network.layers()[-1].name
     float_results = results(network, judges, last)
     figures = [
         sqnr_db(float_results, results(run(network, data, scheme=scheme, target=target, **options), judges, last))
-        for options in (PLAIN, BOTH)
+        for options in (PLAIN, BOTH | {"rounding": rounding})
     ]
     assert figures[1] > figures[0] + 1
 
 
-def test_pairs_stay_safe_for_kernels_that_saturate(network: OnnxModel) -> None:
-    made = integers(run(network, smooth(16), rounding="gptq"))
+@pytest.mark.parametrize("rounding", ["gptq", "adaround"])
+def test_pairs_stay_safe_for_kernels_that_saturate(network: OnnxModel, rounding: str) -> None:
+    made = integers(run(network, smooth(16), rounding=rounding))
     dense = [w for w in made.values() if w.ndim == 4 and w.shape[1] > 1]
     assert len(dense) == 2
     assert all(worst_pair_sum(np.moveaxis(w, 1, -1).reshape(len(w), -1)) <= 128 for w in dense)

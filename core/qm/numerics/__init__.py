@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qm.numerics.adaround import adaptive_results
 from qm.numerics.affine import (
     Grid,
     dequantize,
@@ -34,6 +35,7 @@ __all__ = [
     "Stream",
     "Tally",
     "activation",
+    "adaptive_results",
     "choose_range",
     "cosine",
     "dequantize",

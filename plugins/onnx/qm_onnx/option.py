@@ -40,10 +40,10 @@ class PtqOptions(Options):
         description="how the range of each channel of a weight is chosen; hessian is mse with errors weighed by what "
         "the layer's inputs are; auto is minmax for 8 bits and hessian for 4",
     )
-    rounding: Literal["auto", "nearest", "gptq"] = Field(
+    rounding: Literal["auto", "nearest", "gptq", "adaround"] = Field(
         default="auto",
-        description="how weights are rounded: each to the nearest, or so that a layer's results stay (gptq); auto is "
-        "gptq for 4 bits and nearest for 8",
+        description="how weights are rounded: each to the nearest, or so that a layer's results stay, one column after "
+        "another (gptq) or all together (adaround, slower); auto is gptq for 4 bits and nearest for 8",
     )
     bias_correction: bool = Field(
         default=True, description="whether biases make good what the rounding of weights changes on average"

@@ -122,5 +122,5 @@ def _fitted(job: QuantizeJob, prepared: Prepared, options: PtqOptions) -> dict[s
     safe.explain(prepared.sites, prepared.weights, job.target, job.notes)
     keeping = sum(wishes.keeps_results(s) for s in prepared.sites)
     if keeping:
-        job.notes.say(f"{safe.layers(keeping)} with weights rounded so that results stay (rounding=gptq)")
+        job.notes.say(f"{safe.layers(keeping)} with weights rounded so that results stay (rounding={wishes.method})")
     return rounding.fit(prepared, job.data, wishes, progress=job.progress)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import numpy_helper
 
-from qm.numerics import Grid, Moments, dequantize, fake_quantize, nearest_results
+from qm.numerics import Grid, Moments, adaptive_results, dequantize, fake_quantize, nearest_results
 from qm.plugin import Array, Dataset, Progress
 from qm_onnx import calibrate, graph, safe
 from qm_onnx.graph import Scope
@@ -40,9 +40,14 @@ class Wishes:
     biases: bool
     pair_safe: bool
 
+    @property
+    def method(self) -> str:
+        """How weights are rounded that are not rounded each to the nearest."""
+        return "gptq" if self.rounding == "auto" else self.rounding
+
     def keeps_results(self, site: Site) -> bool:
         """Whether the layer's weights are rounded so that its results stay."""
-        return self.rounding == "gptq" or (self.rounding == "auto" and site.scheme.weight_bits < 8)
+        return self.method in ("gptq", "adaround") and (self.rounding != "auto" or site.scheme.weight_bits < 8)
 
     def reach(self, site: Site) -> str:
         """How far the grid of the layer's weights reaches."""
@@ -132,7 +137,8 @@ def _rounded(w: Weight, value: Array, wishes: Wishes) -> tuple[Array, Grid]:
     paired = wishes.pair_safe and grid.bits == 8 and safe.kernel_rows(site, value) is not None
     wide = np.broadcast_to(grid.spread(grid.scale, value.shape), value.shape)
     upright = replace(grid, scale=w.matrix.rows(wide)[..., :1], zero_point=np.zeros((), np.int32), axis=None)
-    integers = nearest_results(w.matrix.rows(value), w.products(), upright, paired=paired)
+    fitted = adaptive_results if wishes.method == "adaround" else nearest_results
+    integers = fitted(w.matrix.rows(value), w.products(), upright, paired=paired)
     return dequantize(w.matrix.weight(integers), grid), grid
 
 
