@@ -21,7 +21,7 @@ from __future__ import annotations
 import pluggy
 from pydantic import Field
 
-from qm import cache, function, training
+from qm import cache, fitting, function, training
 from qm.card import Benchmark, Card, Exporter, Loader, Needs, Options, Planner, Quantizer
 from qm.errors import NotReady, PluginError, QmError, Unsupported, UsageError
 from qm.file import contents, sha256, written
@@ -102,6 +102,7 @@ __all__ = [
     "UsageError",
     "cache",
     "contents",
+    "fitting",
     "function",
     "hookimpl",
     "sha256",

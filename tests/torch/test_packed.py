@@ -83,6 +83,7 @@ def by_ptq(model: TorchModel, schemes: Mapping[str, str], **options: Any) -> Tor
 ROWS = 30_000
 GROUPED = {"table": "w4g32", "wide": "w4g32", "head": "w4g128"}
 STATIC = {"conv": "w4a8", "depth": "w4a8", "wide": "w4a8", "head": "w4a8"}
+PLAIN = {"weights": "mse", "rounding": "nearest", "bias_correction": False}
 MIXED = {"conv": "w4a8", "depth": "w4a8", "head": "w8a8"}
 
 
@@ -93,7 +94,7 @@ def grouped(net: TorchModel) -> TorchModel:
 
 @pytest.fixture(scope="module")
 def static(net: TorchModel) -> TorchModel:
-    return by_ptq(net, STATIC)
+    return by_ptq(net, STATIC, **PLAIN)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,8 @@ def test_channels_are_restored_bit_for_bit_as_numpy_has_them(net: TorchModel, st
 
 def test_ranges_of_least_error_are_nearer_to_the_weights_than_those_up_to_the_greatest(net: TorchModel) -> None:
     made = {
-        method: restored(by_ptq(net, {"wide": "w4a8"}, weight_ranges=method), "wide") for method in ("mse", "minmax")
+        method: restored(by_ptq(net, {"wide": "w4a8"}, **(PLAIN | {"weights": method})), "wide")
+        for method in ("mse", "minmax")
     }
     real = weight(net, "wide")
     # The ends are uniformly drawn weights, whose greatest is the best end but for the least integer: 16 steps, not 15.

@@ -20,6 +20,7 @@ from qm.numerics.group import group_grid
 from qm.numerics.histogram import activation, histogram
 from qm.numerics.metric import cosine, slice_sqnr_db, sqnr_db, top1_agreement
 from qm.numerics.pack import pack_int4, unpack_int4
+from qm.numerics.patch import patches
 from qm.numerics.piece import pieces
 from qm.numerics.range import METHODS, choose_range, expected_error, needs_histogram
 from qm.numerics.rounding import Moments, nearest_results, places, result_error
@@ -51,6 +52,7 @@ __all__ = [
     "needs_histogram",
     "pack_int4",
     "pair_safe_scales",
+    "patches",
     "pieces",
     "places",
     "quantize",

@@ -38,6 +38,13 @@ def keep(gm: GraphModule, name: str, value: Tensor) -> None:
     owner.register_buffer(last, value.contiguous())
 
 
+def replace(gm: GraphModule, node: Node, place: int, name: str, value: Tensor) -> None:
+    """Have a node read a value, kept as a buffer of that name, as its argument at ``place``."""
+    with gm.graph.inserting_before(node):
+        made = store(gm, name, value)
+    node.args = (*node.args[:place], *[None] * (place - len(node.args)), made, *node.args[place + 1 :])
+
+
 def erase_unused(gm: GraphModule) -> None:
     """Drop the nodes that nothing reads, and the constants that no node reads."""
     gm.graph.eliminate_dead_code()

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from qm_torch.constant import constant, erase_unused, store
+from qm_torch import bias
+from qm_torch.constant import constant, erase_unused, replace
 
 ATEN = torch.ops.aten
 CONVOLUTIONS = {ATEN.conv1d.default: 1, ATEN.conv2d.default: 2}
@@ -47,36 +47,18 @@ def _batch_norm(gm: GraphModule, norm: Node) -> None:
     # Another reader of the weights would get them scaled too.
     if weight is None or len(conv.args[1].users) > 1:
         return
-    known = [constant(gm, n) for n in (gamma, beta, mean, variance, argument(conv, 2))]
+    known = [constant(gm, n) for n in (gamma, beta, mean, variance, bias.given(conv))]
     if known[2] is None or known[3] is None:
         return
     scale = torch.rsqrt(known[3].double() + float(epsilon))
     if known[0] is not None:
         scale = scale * known[0]
     offset = known[1] if known[1] is not None else torch.zeros_like(scale)
-    bias = known[4] if known[4] is not None else torch.zeros_like(scale)
-    name = str(conv.args[1].target)
-    _set(gm, conv, 1, name, (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).to(weight.dtype))
-    _set(gm, conv, 2, _bias_name(gm, conv, name), (offset + (bias - known[2]) * scale).to(weight.dtype))
+    own = known[4] if known[4] is not None else torch.zeros_like(scale)
+    scaled = (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).to(weight.dtype)
+    replace(gm, conv, 1, str(conv.args[1].target), scaled)
+    bias.write(gm, conv, (offset + (own - known[2]) * scale).to(weight.dtype))
     norm.replace_all_uses_with(conv)
-
-
-def _bias_name(gm: GraphModule, conv: Node, weight: str) -> str:
-    """Where a bias may be kept: where the layer's own is, if nothing else reads it, else beside the weight."""
-    own = argument(conv, 2)
-    if isinstance(own, Node) and len(own.users) == 1:
-        return str(own.target)
-    taken = {str(node.target) for node in gm.graph.nodes if node.op == "get_attr"}
-    name = f"{weight.removesuffix('weight')}bias"
-    while name in taken:
-        name += "_folded"
-    return name
-
-
-def _set(gm: GraphModule, node: Node, place: int, name: str, value: Tensor) -> None:
-    with gm.graph.inserting_before(node):
-        made = store(gm, name, value)
-    node.args = (*node.args[:place], *[None] * (place - len(node.args)), made, *node.args[place + 1 :])
 
 
 def _padding(conv: Node) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from qm.plugin import Field, Options, training
+from qm.plugin import Field, Options, fitting, training
 
 
 class FactoryOptions(Options):
@@ -19,7 +19,7 @@ class FactoryOptions(Options):
     )
 
 
-class PtqOptions(Options):
+class PtqOptions(fitting.FittingOptions):
     """Options of static quantization."""
 
     ranges: Literal["minmax", "percentile", "mse", "entropy"] = Field(
@@ -27,10 +27,6 @@ class PtqOptions(Options):
     )
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="share of values inside the range, for ranges=percentile, in percent"
-    )
-    weight_ranges: Literal["minmax", "mse"] = Field(
-        default="mse",
-        description="how far the integers of 4-bit weights reach: to the greatest, or for the least error",
     )
 
 

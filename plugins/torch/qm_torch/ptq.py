@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
 
-from qm.numerics import Grid, Stream, grid_for_range
-from qm.plugin import Dataset, QuantizeJob
+from qm.numerics import Stream, grid_for_range
+from qm.plugin import Dataset, QuantizeJob, fitting
 from qm_torch import annotation, layer, note, qdq, range, share, trace, weight
 from qm_torch.annotation import Annotation
 from qm_torch.constant import erase_unused
@@ -17,6 +17,7 @@ from qm_torch.model import TorchModel
 from qm_torch.option import PTQ, PtqOptions
 from qm_torch.range import Range
 from qm_torch.share import activation_bits, checked
+from qm_torch.weight import Rounded
 
 
 def quantize(job: QuantizeJob) -> TorchModel:
@@ -33,8 +34,19 @@ def quantize(job: QuantizeJob) -> TorchModel:
         return model.with_program(model.program)
     found = calibrated(job, model, job.data, options)
     job.activations.extend(range.seen(found.drawn, found.streams, found.chosen, bits=found.bits))
-    grids = weight.grids(found.gm, layer.schemes(found.gm.graph, job.plan), method=options.weight_ranges)
-    return write(model, found.gm, found.drawn, found.chosen, job, bits=found.bits, grids=grids)
+    rounded = _rounded(job, model, found.gm, options)
+    return write(model, found.gm, found.drawn, found.chosen, job, bits=found.bits, rounded=rounded)
+
+
+def _rounded(job: QuantizeJob, model: TorchModel, gm: GraphModule, options: PtqOptions) -> dict[Node, Rounded]:
+    """The integers of weights as the options want them, biases changed with them."""
+    assert job.data is not None
+    wishes = fitting.Wishes.of(options)
+    schemes = layer.schemes(gm.graph, job.plan)
+    if keeping := sum(wishes.keeps_results(s.weight_bits) for s in schemes.values()):
+        layers = "1 layer" if keeping == 1 else f"{keeping} layers"
+        job.notes.say(f"{layers} with weights rounded so that results stay (rounding=gptq)")
+    return weight.fit(model, gm, schemes, job.data, wishes, progress=job.progress)
 
 
 @dataclass(frozen=True)
@@ -73,13 +85,13 @@ def write(
     job: QuantizeJob,
     *,
     bits: int,
-    grids: Mapping[Node, Grid] | None = None,
+    rounded: Mapping[Node, Rounded],
 ) -> TorchModel:
     """The model of a graph whose ranges are ``chosen``, its weights and activations written as integers.
 
-    ``bits`` are those that activations use, ``grids`` the weights' where they are chosen already.
+    ``bits`` are those that activations use, ``rounded`` the weights of the layers.
     """
-    qdq.weights(gm, layer.schemes(gm.graph, job.plan), grids)
+    qdq.weights(gm, layer.schemes(gm.graph, job.plan), rounded)
     for tensor, (low, high) in chosen.items():
         if tensor in drawn.readers:
             qdq.activations(gm, tensor, drawn.readers[tensor], grid_for_range(low, high, bits=bits))

@@ -49,7 +49,7 @@ def quantize(job: QuantizeJob) -> TorchModel:
         made = _written(job, model, found, learnt["values"])
         start, best = (training.Reached(**result[k]) for k in ("start", "best"))
         classes = study["kinds"][0] == "softmax"
-        for line in training.told(course, start, best, before="torch.ptq", classes=classes):
+        for line in training.told(course, start, best, before="rounding to the nearest", classes=classes):
             job.notes.say(line)
         same = _sameness(_Asked(made), course, learnt["seen"], folder, study)
         job.notes.say(_likeness(same))
@@ -177,8 +177,8 @@ def _written(job: QuantizeJob, model: TorchModel, found: Calibrated, values: stu
     """The program with what was learnt, as integers."""
     chosen = student.ranges(found.drawn, found.chosen, values, bits=found.bits)
     job.activations.extend(range.seen(found.drawn, found.streams, chosen, bits=found.bits))
-    grids = student.give(found.gm, layer.schemes(found.gm.graph, job.plan), values)
-    return ptq.write(model, found.gm, found.drawn, chosen, job, bits=found.bits, grids=grids)
+    rounded = student.give(found.gm, layer.schemes(found.gm.graph, job.plan), values)
+    return ptq.write(model, found.gm, found.drawn, chosen, job, bits=found.bits, rounded=rounded)
 
 
 def _sameness(

@@ -15,6 +15,7 @@ from qm.numerics import Grid, grid_for, group_grid, limits, quantize
 from qm.plugin import Array, Scheme
 from qm_torch import layer, packed
 from qm_torch.constant import constant, keep
+from qm_torch.weight import Rounded
 
 ATEN = torch.ops.aten
 OPS = torch.ops.quantized_decomposed
@@ -32,11 +33,11 @@ def activations(gm: GraphModule, tensor: Node, readers: list[Node], grid: Grid) 
         reader.replace_input_with(tensor, back)
 
 
-def weights(gm: GraphModule, schemes: Mapping[Node, Scheme], grids: Mapping[Node, Grid] | None = None) -> None:
+def weights(gm: GraphModule, schemes: Mapping[Node, Scheme], rounded: Mapping[Node, Rounded] | None = None) -> None:
     """Store the weights of the layers as integers of their schemes, and restore them before each.
 
-    ``grids`` are those of layers whose scales are chosen already. Layers that share a weight and its scheme go on
-    sharing it. Integers of up to 4 bits are stored two a byte.
+    ``rounded`` are those whose integers are chosen already; the others are rounded to the nearest. Layers that share a
+    weight and its scheme go on sharing it. Integers of up to 4 bits are stored two a byte.
     """
     # Read before anything is replaced: layers may share the name of a weight too.
     values = {node: constant(gm, node.args[layer.operand(node).weight]) for node in schemes}
@@ -46,20 +47,22 @@ def weights(gm: GraphModule, schemes: Mapping[Node, Scheme], grids: Mapping[Node
         assert value is not None
         place = layer.operand(node).weight
         if keys[node] not in written:
-            grid = (grids or {}).get(node) or _grid(value.numpy(), schemes[node], layer.operand(node).axis)
+            made = (rounded or {}).get(node) or _nearest(value.numpy(), schemes[node], layer.operand(node).axis)
             name = str(node.args[place].target)
             if any(keys.get(reader) != keys[node] for reader in _readers(gm, name)):
                 name = f"{name}_{schemes[node]}"
-            _store(gm, name, value, grid)
-            written[keys[node]] = name, grid
+            _store(gm, name, made.integers, made.grid)
+            written[keys[node]] = name, made.grid
         _restore(gm, node, place, *written[keys[node]], tuple(value.shape))
 
 
-def _grid(value: Array, scheme: Scheme, axis: int) -> Grid:
+def _nearest(value: Array, scheme: Scheme, axis: int) -> Rounded:
     """Symmetric scales, one for each output channel along ``axis``, or the best for each group along the last."""
     if scheme.group:
-        return group_grid(value, bits=scheme.weight_bits, group=scheme.group, axis=value.ndim - 1)
-    return grid_for(value, bits=scheme.weight_bits, axis=axis)
+        grid = group_grid(value, bits=scheme.weight_bits, group=scheme.group, axis=value.ndim - 1)
+    else:
+        grid = grid_for(value, bits=scheme.weight_bits, axis=axis)
+    return Rounded(grid, quantize(value, grid))
 
 
 def _key(node: Node, value: Any, scheme: Scheme) -> tuple[object, ...]:
@@ -72,8 +75,7 @@ def _readers(gm: GraphModule, name: str) -> list[Node]:
     return [user for node in gm.graph.nodes if node.op == "get_attr" and node.target == name for user in node.users]
 
 
-def _store(gm: GraphModule, name: str, value: torch.Tensor, grid: Grid) -> None:
-    integers = quantize(value.numpy(), grid)
+def _store(gm: GraphModule, name: str, integers: Array, grid: Grid) -> None:
     if grid.bits <= packed.BITS:
         packed.store(gm, name, integers, lowest=_lowest(grid))
     else:

@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import torch
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from qm.numerics import Stream, activation, choose_range
-from qm.plugin import Activation, Dataset, Progress, UsageError
+from qm.plugin import Activation, Array, Dataset, Progress, UsageError
+from qm_torch import watch
 from qm_torch.annotation import Annotation
-from qm_torch.model import TorchModel, refused
+from qm_torch.model import TorchModel
 
 Range = tuple[float, float]
-
-
-class _Watch(Interpreter):
-    """Runs a graph, and counts what the watched nodes hold."""
-
-    def __init__(self, gm: GraphModule, streams: Mapping[Node, Stream], owners: Mapping[Node, str]) -> None:
-        super().__init__(gm)
-        self.streams, self.owners = streams, owners
-        self.number = 0
-
-    def run_node(self, n: Node) -> Any:
-        value = super().run_node(n)
-        stream = self.streams.get(n)
-        if stream is not None:
-            stream.update(value.detach().numpy())
-            if stream.nonfinite:
-                what = f"input {n.name!r}" if n.op == "placeholder" else f"what layer {self.owners[n]!r} reads"
-                raise UsageError(
-                    f"{what} holds NaN or infinity for calibration sample {self.number}",
-                    hint="Look at that sample, or leave the layer in float with a rule.",
-                )
-        return value
 
 
 def observe(
@@ -49,16 +26,18 @@ def observe(
     if data is None or not len(data):
         raise UsageError("calibration has no samples", hint="Give a few dozen with --data.")
     streams = {annotation.root(t): Stream(histogram=True) for t in (*annotation.readers, *annotation.results)}
-    watch = _Watch(gm, streams, annotation.owners | annotation.results)
-    for number, batch in enumerate(progress.track(data, "calibrating", total=len(data))):
-        watch.number = number
-        args, kwargs = model.arguments(batch)
-        flat = gm.graph._codegen.process_inputs(*args, **kwargs)
-        try:
-            with torch.no_grad():
-                watch.run(*flat, enable_io_processing=False)
-        except (AssertionError, RuntimeError) as e:
-            raise refused(model.name, e) from e
+    owners = annotation.owners | annotation.results
+
+    def see(number: int, node: Node, value: Array) -> None:
+        streams[node].update(value)
+        if streams[node].nonfinite:
+            what = f"input {node.name!r}" if node.op == "placeholder" else f"what layer {owners[node]!r} reads"
+            raise UsageError(
+                f"{what} holds NaN or infinity for calibration sample {number}",
+                hint="Look at that sample, or leave the layer in float with a rule.",
+            )
+
+    watch.walk(model, gm, streams, data, see, progress=progress, doing="calibrating")
     return streams
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,55 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from qm.numerics import Grid, grid_for, grid_for_range, weight_clips
-from qm.plugin import Array, Plan, Scheme
+from qm.numerics import Grid, grid_for_range, quantize
+from qm.plugin import Array, Plan, Scheme, fitting
 from qm_torch import answer, layer
 from qm_torch.annotation import Annotation
 from qm_torch.constant import constant, keep
 from qm_torch.range import Range
 from qm_torch.rounding import ActivationRounding, Kept, WeightRounding
+from qm_torch.weight import Rounded, Shared, shared
 
 Values = dict[str, Tensor]
 """What was learnt, by name: values and scales."""
-
-
-@dataclass(frozen=True)
-class Shared:
-    """A weight that layers share, or a single layer's: the names it is kept under, and who reads it."""
-
-    targets: tuple[str, ...]
-    nodes: tuple[Node, ...]
-    value: Tensor
-    axis: int
-    bits: int
-
-    @property
-    def grid(self) -> Grid:
-        """The grid that learning starts from."""
-        values = self.value.numpy()
-        if self.bits >= 8:
-            return grid_for(values, bits=self.bits, axis=self.axis)
-        rows = np.moveaxis(values, self.axis, 0).reshape(values.shape[self.axis], -1).astype(np.float64)
-        clips = weight_clips(rows, bits=self.bits, method="mse")
-        return grid_for_range(-clips, clips, bits=self.bits, symmetric=True, signed=True, axis=self.axis)
-
-
-def shared(gm: GraphModule, schemes: Mapping[Node, Scheme]) -> list[Shared]:
-    """The weights of the layers, each once however many layers read it."""
-    found: dict[tuple[int, int, tuple[int, ...]], Shared] = {}
-    for node, scheme in schemes.items():
-        place = layer.operand(node)
-        read: Any = node.args[place.weight]
-        value = constant(gm, read)
-        assert value is not None
-        key = (value.data_ptr(), place.axis, tuple(value.shape))
-        before = found.get(key)
-        if before is None:
-            found[key] = Shared((str(read.target),), (node,), value, place.axis, scheme.weight_bits)
-        else:
-            names = tuple(dict.fromkeys((*before.targets, str(read.target))))
-            found[key] = replace(before, targets=names, nodes=(*before.nodes, node))
-    return list(found.values())
+_START = fitting.Wishes(rounding="nearest", ranges="auto", biases=False)
+"""How grids are chosen that learning starts from."""
 
 
 def biases(gm: GraphModule, schemes: Mapping[Node, Scheme]) -> dict[str, Node]:
@@ -86,7 +50,7 @@ class Student(nn.Module):
         self.roundings: dict[str, ActivationRounding] = {}
         self._first = next(iter(gm.graph.nodes))
         for number, one in enumerate(shared(gm, schemes)):
-            made = WeightRounding(one.value, one.grid)
+            made = WeightRounding(one.value, _grid(one))
             self.weights[one.targets[0]] = made
             rounded = self._called(gm, f"qm_weight_{number}", made)
             for node in one.nodes:
@@ -143,17 +107,21 @@ class Student(nn.Module):
             yield f"range {name}", rounding.factor
 
 
-def give(gm: GraphModule, schemes: Mapping[Node, Scheme], values: Values) -> dict[Node, Grid]:
-    """Keep what was learnt in the graph that a student was made of; the grids of its weights, by layer."""
-    grids: dict[Node, Grid] = {}
+def _grid(one: Shared) -> Grid:
+    """The grid that learning starts from."""
+    return fitting.Product.of(one.rows, one.bits, (), _START).grid(_START)
+
+
+def give(gm: GraphModule, schemes: Mapping[Node, Scheme], values: Values) -> dict[Node, Rounded]:
+    """Keep the biases that were learnt in the graph that a student was made of; its weights, by layer."""
+    made: dict[Node, Rounded] = {}
     for one in shared(gm, schemes):
-        grid = replace(one.grid, scale=values[f"step {one.targets[0]}"].numpy())
-        grids.update(dict.fromkeys(one.nodes, grid))
-        for target in one.targets:
-            keep(gm, target, values[f"weight {one.targets[0]}"])
+        grid = replace(_grid(one), scale=values[f"step {one.targets[0]}"].numpy())
+        integers = quantize(values[f"weight {one.targets[0]}"].numpy(), grid)
+        made.update(dict.fromkeys(one.nodes, Rounded(grid, integers)))
     for name in biases(gm, schemes):
         keep(gm, name, values[f"bias {name}"])
-    return grids
+    return made
 
 
 def ranges(drawn: Annotation, chosen: Mapping[Node, Range], values: Values, *, bits: int) -> dict[Node, Range]:

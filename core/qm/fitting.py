@@ -1,0 +1,162 @@
+"""Weights fitted to what their inputs are: the options of it, and what is alike whatever framework runs the model.
+
+A plugin says how the weight of a layer is a matrix and shows what flows into it. Here is decided how far its integers
+reach, which they are, and what a bias has to make good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from qm.card import Options
+from qm.numerics import Grid, Moments, dequantize, grid_for_range, nearest_results, quantize, weight_clips
+from qm.types import Array
+
+SAMPLES = 256
+"""How many samples are looked at, at most."""
+
+POSITIONS = 256
+"""How many places of an image are looked at for one sample."""
+
+WIDEST = 4096
+"""Weights with more inputs to one output are rounded to the nearest: the work grows with the third power."""
+
+_MEMORY = 1 << 25
+"""How many products are kept at a time, in numbers of 8 bytes."""
+
+_FEW = 8
+"""Weights of fewer bits are rounded with care unless something else is asked for."""
+
+
+class FittingOptions(Options):
+    """How static quantization chooses the integers of weights."""
+
+    weights: Literal["auto", "minmax", "mse", "octav", "hessian"] = Field(
+        default="auto",
+        description="how the range of each channel of a weight is chosen; hessian is mse with errors weighed by what "
+        "the layer's inputs are; auto is minmax for 8 bits and hessian for 4",
+    )
+    rounding: Literal["auto", "nearest", "gptq"] = Field(
+        default="auto",
+        description="how weights are rounded: each to the nearest, or so that a layer's results stay (gptq); auto is "
+        "gptq for 4 bits and nearest for 8",
+    )
+    bias_correction: bool = Field(
+        default=True, description="whether biases make good what the rounding of weights changes on average"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What is asked for, as ``FittingOptions`` say it: how weights are rounded, how far their grids reach, and whether
+    biases make good what rounding changes."""
+
+    rounding: str
+    ranges: str
+    biases: bool
+
+    @classmethod
+    def of(cls, options: FittingOptions) -> Self:
+        """Those of the options."""
+        return cls(rounding=options.rounding, ranges=options.weights, biases=options.bias_correction)
+
+    def keeps_results(self, bits: int) -> bool:
+        """Whether weights of so many bits are rounded so that the results of their layers stay."""
+        return self.rounding == "gptq" or (self.rounding == "auto" and bits < _FEW)
+
+    def reach(self, bits: int) -> str:
+        """How far the grids of weights of so many bits reach, as ``weight_clips`` has it."""
+        if self.ranges != "auto":
+            return self.ranges
+        return "minmax" if bits >= _FEW else "hessian"
+
+    def crosses(self, bits: int) -> bool:
+        """Whether the products of inputs are needed, not their means alone."""
+        return self.keeps_results(bits) or self.reach(bits) == "hessian"
+
+    def watches(self, bits: int) -> bool:
+        """Whether inputs have to be looked at."""
+        return self.biases or self.crosses(bits)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A weight as matrices ``rows`` ``(groups, out, in)`` of ``bits`` to be, and what the inputs of its layers were, by
+    the tensor that holds them."""
+
+    rows: NDArray[np.float64]
+    bits: int
+    moments: dict[Hashable, Moments] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: Array, bits: int, tensors: Iterable[Hashable], wishes: Wishes) -> Self:
+        """The product with room for what its inputs are, as far as the wishes need it."""
+        groups, _, inputs = rows.shape
+        crossed = wishes.crosses(bits) and inputs <= WIDEST
+        seen = set(tensors) if wishes.watches(bits) else set()
+        return cls(rows.astype(np.float64), bits, {t: Moments(inputs, groups, crossed=crossed) for t in seen})
+
+    @property
+    def size(self) -> int:
+        """How many products of inputs are kept."""
+        return sum(m.size for m in self.moments.values())
+
+    def products(self) -> NDArray[np.float64]:
+        """The means of the products of each two inputs ``(groups, in, in)``, over all layers."""
+        return np.asarray(np.mean([m.means()[1] for m in self.moments.values()], axis=0))
+
+    def grid(self, wishes: Wishes) -> Grid:
+        """The symmetric grid of the rows, one scale for each of ``(groups * out,)`` along axis 0."""
+        method, power = wishes.reach(self.bits), None
+        flat = self.rows.reshape(-1, self.rows.shape[-1])
+        if method == "hessian" and self.size:
+            diagonal = np.diagonal(self.products(), axis1=-2, axis2=-1)[:, None, :]
+            power = np.broadcast_to(diagonal, self.rows.shape).reshape(flat.shape)
+        elif method == "hessian":
+            method = "mse"
+        reach = weight_clips(flat, bits=self.bits, method=method, power=power)
+        return grid_for_range(
+            -reach, reach, bits=self.bits, symmetric=True, signed=True, narrow=self.bits >= _FEW, axis=0
+        )
+
+    def integers(self, grid: Grid, wishes: Wishes) -> Array:
+        """The integers of the rows on a grid such as ``grid`` gives, in their shape."""
+        if wishes.keeps_results(self.bits) and self.size:
+            return nearest_results(self.rows, self.products(), self._stacked(grid))
+        return quantize(self.rows.reshape(-1, self.rows.shape[-1]), grid).reshape(self.rows.shape)
+
+    def shift(self, integers: Array, grid: Grid, tensor: Hashable) -> NDArray[np.float64]:
+        """What the integers take off the results of the tensor's reader on average, ``(groups * out,)``."""
+        mean, _ = self.moments[tensor].means()
+        lost = self.rows - dequantize(integers, self._stacked(grid))
+        shifted: NDArray[np.float64] = (lost @ mean[..., None]).reshape(-1)
+        return shifted
+
+    def forget(self) -> None:
+        """Let go of what the inputs were, once it is used."""
+        self.moments.clear()
+
+    def _stacked(self, grid: Grid) -> Grid:
+        """The grid in a form that broadcasts against the rows."""
+        scale = grid.scale.reshape(*self.rows.shape[:2], 1)
+        return replace(grid, scale=scale, zero_point=np.zeros((), np.int32), axis=None)
+
+
+def portions(products: Sequence[Product]) -> Iterator[list[int]]:
+    """The places of the products, in parts whose moments fit in memory together."""
+    part: list[int] = []
+    taken = 0
+    for number, one in enumerate(products):
+        if part and taken + one.size > _MEMORY:
+            yield part
+            part, taken = [], 0
+        part.append(number)
+        taken += one.size
+    if part:
+        yield part
