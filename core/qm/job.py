@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from qm.card import Options
+from qm.memo import Memo
 from qm.progress import Progress, Silent
 from qm.recipe import Recipe
 from qm.scheme import Scheme
@@ -43,6 +44,9 @@ class QuantizeJob:
 
     ``scratch`` is a folder beside the result, not there yet, for what a run that is cut off can go on from; it is
     removed once the result is in its place. None where nobody will go on.
+
+    ``memo`` keeps what does not depend on the plan for the other plans of a run. It is of this method, model and data
+    alone.
     """
 
     model: Model
@@ -55,6 +59,7 @@ class QuantizeJob:
     notes: Notes = field(default_factory=Notes)
     activations: list[Activation] = field(default_factory=list)
     scratch: Path | None = None
+    memo: Memo = field(default_factory=Memo.forgetful)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from qm.errors import NotReady, PluginError, QmError, Unsupported, UsageError
 from qm.file import contents, sha256, written
 from qm.job import Bench, BenchmarkJob, ExportJob, LoadJob, Notes, PlanJob, QuantizeJob, Step, Trial
 from qm.journal import Journal
+from qm.memo import Memo
 from qm.progress import Progress, Silent
 from qm.recipe import Recipe, Rule, Stage
 from qm.scheme import F16, FLOAT, Activations, Granularity, Scheme
@@ -73,6 +74,7 @@ __all__ = [
     "Layer",
     "LoadJob",
     "Loader",
+    "Memo",
     "Model",
     "Needs",
     "Notes",

@@ -27,6 +27,7 @@ from qm.plugin import (
     Artifact,
     Card,
     Loader,
+    Memo,
     Model,
     Notes,
     Plan,
@@ -103,6 +104,11 @@ class Run:
         return divided(samples, request.recipe, trials=trials, wanted=most)
 
     @cached_property
+    def _memo(self) -> Memo | None:
+        """What the methods keep from the trials of planners to the final run; None where there are no trials."""
+        return Memo() if self.route.planners else None
+
+    @cached_property
     def recipe(self) -> Recipe:
         """The recipe after every planner, each of which plans for whatever follows it."""
         recipe = self.request.recipe
@@ -117,6 +123,7 @@ class Run:
             judging=self.split.trial,
             journal=self._journal(),
             seed=recipe.seed,
+            memo=self._memo,
         )
         names = {leg.found.plugin for leg in self.route.planners}
         recipe = recipe.model_copy(update={"stages": tuple(s for s in recipe.stages if s.plugin not in names)})
@@ -192,6 +199,7 @@ class Run:
             notes=self.notes,
             activations=self.activations,
             scratch=self._scratch,
+            memo=self._memo,
         )
         with written(route.to, force=self.request.force) as temporary:
             artifact = export_model(self.catalog.manager, route.exporter, quantized, temporary, named=route.to)

@@ -22,6 +22,7 @@ from qm.plugin import (
     ExportJob,
     Loader,
     LoadJob,
+    Memo,
     Model,
     Notes,
     Plan,
@@ -81,11 +82,14 @@ def quantize_model(
     notes: Notes,
     activations: list[Activation] | None = None,
     scratch: Path | None = None,
+    memo: Memo | None = None,
 ) -> Model:
     """The model after every quantizer that has something to do, in the pipe's order.
 
-    What calibration saw is added to ``activations``; ``scratch`` is where a run that is cut off can go on.
+    What calibration saw is added to ``activations``; ``scratch`` is where a run that is cut off can go on;
+    ``memo`` is of this model and data, for other plans of the same run.
     """
+    given = model
     for leg, plan in zip(legs, plans, strict=True):
         if not plan.quantized():
             continue
@@ -100,6 +104,8 @@ def quantize_model(
             notes=notes,
             activations=[] if activations is None else activations,
             scratch=scratch,
+            # What another method made of the model differs from plan to plan.
+            memo=memo.part(leg.found.plugin) if memo is not None and model is given else Memo.forgetful(),
         )
         model = _quantized(manager, leg, job)
     return model

@@ -9,16 +9,26 @@ from qm.catalog import Catalog
 from qm.evaluation import matched
 from qm.layout import work_out
 from qm.numerics import Comparison
-from qm.plugin import Artifact, Batch, Dataset, Model, Notes, Recipe, Session, Silent
+from qm.plugin import Artifact, Batch, Dataset, Memo, Model, Notes, Recipe, Session, Silent
 from qm.route import Route
 from qm.split import Batches
 from qm.step import export_model, open_session, quantize_model
 
 
 def build(
-    catalog: Catalog, route: Route, model: Model, recipe: Recipe, *, data: Dataset | None, folder: Path, name: str = ""
+    catalog: Catalog,
+    route: Route,
+    model: Model,
+    recipe: Recipe,
+    *,
+    data: Dataset | None,
+    folder: Path,
+    name: str = "",
+    memo: Memo | None = None,
 ) -> Artifact:
     """What the recipe makes of the model, written to ``folder``; seed and samples are those of a real run.
+
+    ``memo`` keeps what the methods need for other recipes for this model and these samples too.
 
     Raises:
         QmError: as the same request to ``qm quantize`` does, the audit aside.
@@ -33,6 +43,7 @@ def build(
         seed=recipe.seed,
         progress=Silent(),
         notes=Notes(),
+        memo=memo,
     )
     place = folder / (name or f"trial{route.exporter.card.suffix}")
     return export_model(catalog.manager, route.exporter, quantized, place)

@@ -12,7 +12,7 @@ from pathlib import Path
 from qm.catalog import Catalog
 from qm.journal import Journal
 from qm.layout import merged, work_out
-from qm.plugin import Batch, Dataset, Layer, Model, Plan, Recipe, Scheme, Target, Trial
+from qm.plugin import Batch, Dataset, Layer, Memo, Model, Plan, Recipe, Scheme, Target, Trial
 from qm.route import Route
 from qm.split import Batches
 from qm.trial import build, compared, opened
@@ -22,7 +22,8 @@ class Workbench:
     """A bench over the stages that follow the planner.
 
     ``calibration`` is what the quantizers see and ``judging`` what the trials are measured on; the verdict on the
-    final artifact is made on other samples than these where there are enough.
+    final artifact is made on other samples than these where there are enough. ``memo`` is for what the quantizers need
+    for every plan, such as what calibration sees.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Workbench:
         judging: Batches,
         journal: Journal,
         seed: int = 0,
+        memo: Memo | None = None,
     ) -> None:
         self._catalog = catalog
         self._route = route
@@ -43,6 +45,7 @@ class Workbench:
         self._judging = judging
         self._journal = journal
         self._seed = seed
+        self._memo = Memo() if memo is None else memo
 
     @cached_property
     def layers(self) -> Sequence[Layer]:
@@ -95,6 +98,7 @@ class Workbench:
                 recipe.model_copy(update={"seed": self._seed}),
                 data=self._calibration,
                 folder=Path(folder),
+                memo=self._memo,
             )
             comparison = compared(opened(self._catalog, artifact), self._judging, self._reference)
             agreement = comparison.agreement

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from qm.catalog import Catalog
 from qm.data import open_data
 from qm.journal import Journal
-from qm.plugin import Rule, Scheme, Stage
+from qm.plugin import Batch, Dataset, Memo, Rule, Scheme, Stage
 from qm.recipe import Recipe
 from qm.route import find_route
 from qm.step import load_model
@@ -60,3 +62,39 @@ def test_a_trial_is_remembered_whatever_its_rules_are_called(bench, tmp_path):
 def test_a_trial_measures_what_the_artifact_really_does(bench):
     assert np.isfinite(bench.run(RECIPE).sqnr_db)
     assert bench.run(RECIPE).nbytes < bench.float_nbytes
+
+
+class Counted(Dataset):
+    """Samples that count how often they are walked."""
+
+    def __init__(self, samples: Dataset) -> None:
+        self.samples, self.walks = samples, 0
+
+    @property
+    def labels(self) -> None:
+        return None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.walks += 1
+        return iter(self.samples)
+
+
+def test_samples_calibrate_once_however_many_plans_are_tried(bench):
+    bench._calibration = counted = Counted(bench._calibration)
+    recipe = RECIPE.with_rules(Rule(layers="*", scheme="w8a8"))
+    for name in ("first", "second", "head"):
+        for scheme in ("float", "w4"):
+            bench.run(recipe.with_rules(Rule.exactly(name, scheme)))
+    # The first plan leaves one layer in float: what that one reads is looked at when the second asks for it.
+    assert counted.walks == 2
+
+
+def test_a_trial_finds_the_same_after_others_as_alone(bench):
+    recipe = RECIPE.with_rules(Rule(layers="*", scheme="w8a8"))
+    bench.run(recipe.with_rules(Rule.exactly("head", "float")))
+    after = bench.run(recipe)
+    bench._memo, bench._journal = Memo.forgetful(), Journal(None, {})
+    assert bench.run(recipe) == after

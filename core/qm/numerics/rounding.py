@@ -36,6 +36,11 @@ class Moments:
         """How many products are kept."""
         return self._products.size
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take."""
+        return self._total.nbytes + self._products.nbytes + sum(w.nbytes for w in self._waiting)
+
     def update(self, inputs: NDArray[np.float32]) -> None:
         """Take in inputs ``(rows, inputs)``, groups in front of them."""
         self._waiting.append(inputs)

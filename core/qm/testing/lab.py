@@ -19,6 +19,7 @@ from qm.plugin import (
     Card,
     ExportJob,
     LoadJob,
+    Memo,
     Model,
     Notes,
     Plan,
@@ -127,6 +128,7 @@ class Lab:
         data: Drawn | None = None,
         progress: Progress | None = None,
         seed: int = 0,
+        memo: Memo | None = None,
     ) -> Model:
         """Carry out a plan by the quantizer under test, on the samples where no data are given."""
         job = QuantizeJob(
@@ -137,6 +139,7 @@ class Lab:
             seed=seed,
             progress=progress or Silent(),
             notes=Notes(),
+            memo=Memo.forgetful() if memo is None else memo,
         )
         quantized: Model = self.card.implementation()(job)
         return quantized

@@ -14,7 +14,7 @@ import pytest
 from qm.api import quantize
 from qm.errors import QmError
 from qm.file import sha256
-from qm.plugin import Card, Model, Plan, Quantizer, Scheme, Unsupported
+from qm.plugin import Card, Memo, Model, Plan, Quantizer, Scheme, Unsupported
 from qm.testing.contract import Contract
 from qm.testing.fixture import Isolation
 from qm.testing.interrupt import Interrupt
@@ -116,6 +116,13 @@ class QuantizerContract(Contract):
         artifact, _ = lab.quantized(scheme)
         second = lab.export(lab.quantize(lab.whole_plan(Scheme.parse(scheme))))
         assert sha256(second.path) == sha256(artifact.path)
+
+    def test_what_other_plans_left_in_the_memo_changes_nothing(self, lab: Lab, scheme: str) -> None:
+        memo, schemes = Memo(), sorted(lab.card.schemes)
+        before = schemes[schemes.index(scheme) - 1]
+        lab.quantize(lab.whole_plan(Scheme.parse(before)), memo=memo)
+        second = lab.export(lab.quantize(lab.whole_plan(Scheme.parse(scheme)), memo=memo))
+        assert sha256(second.path) == sha256(lab.quantized(scheme)[0].path)
 
     def test_the_given_model_is_unchanged(self, lab: Lab, scheme: str) -> None:
         model = lab.load(lab.path)

@@ -14,7 +14,7 @@ from qm.crossing import cross
 from qm.data import Samples, open_data
 from qm.errors import PluginError, UsageError
 from qm.evaluation import Evaluation, evaluate
-from qm.plugin import Batch, Model, Notes, Session
+from qm.plugin import Batch, Memo, Model, Notes, Session
 from qm.route import Route, find_route
 from qm.step import load_model
 from qm.trial import build, opened
@@ -33,6 +33,14 @@ class Bench:
     samples: Samples
     known: dict[int, Batch] = field(default_factory=dict)
     values: int = 0
+    memo: Memo = field(default_factory=Memo)
+    calibration: tuple[int, ...] = ()
+
+    def memo_for(self, calibration: tuple[int, ...]) -> Memo:
+        """What methods keep between trials that calibrate on these samples; those of an earlier rung are let go."""
+        if calibration != self.calibration:
+            self.calibration, self.memo = calibration, Memo()
+        return self.memo
 
     def pairs(self, session: Session, indices: Sequence[int]) -> Iterator[tuple[Batch, Batch]]:
         """The outputs of the float model and of the session for the samples of these indices."""
@@ -75,7 +83,16 @@ class Lab:
         )
         bench = self._bench(route)
         data = bench.samples.subset(job.calibration)
-        artifact = build(self._catalog, route, bench.model, job.recipe, data=data, folder=folder, name=job.name)
+        artifact = build(
+            self._catalog,
+            route,
+            bench.model,
+            job.recipe,
+            data=data,
+            folder=folder,
+            name=job.name,
+            memo=bench.memo_for(job.calibration),
+        )
         session = opened(self._catalog, artifact)
         _check_inputs(bench.model, session)
         labels = bench.samples.subset(job.judging).labels

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from qm.numerics import Stream, needs_histogram
-from qm.plugin import Array, Dataset, Progress, UsageError
+from qm.plugin import Array, Dataset, Memo, Progress, UsageError
 from qm_onnx import runtime
 from qm_onnx.model import OnnxModel
 
@@ -24,19 +24,33 @@ def observe(
     method: str,
     histogram: bool = False,
     progress: Progress,
+    memo: Memo | None = None,
 ) -> dict[str, Stream]:
     """Statistics of the tensors that hold floats; those of other types are left out. ``tensors`` says whose each is.
 
-    With ``histogram`` values are counted though the method needs no more than the extremes.
+    With ``histogram`` values are counted though the method needs no more than the extremes. ``memo`` keeps what is
+    seen.
 
     Raises:
         UsageError: there are no samples, one does not fit the model, or a tensor holds NaN or infinity.
     """
     if not len(data):
         raise UsageError("calibration has no samples", hint="Give a few dozen with --data.")
+    histogram |= needs_histogram(method)
+
+    def look(keys: Sequence[tuple[str, str, bool]]) -> dict[tuple[str, str, bool], Stream | None]:
+        seen = _observed(model, {t: tensors[t] for _, t, _ in keys}, data, histogram=histogram, progress=progress)
+        return {key: seen.get(key[1]) for key in keys}
+
+    known = (memo or Memo.forgetful()).many([("stream", t, histogram) for t in tensors], look)
+    return {t: stream for (_, t, _), stream in known.items() if stream is not None}
+
+
+def _observed(
+    model: OnnxModel, tensors: Mapping[str, str], data: Dataset, *, histogram: bool, progress: Progress
+) -> dict[str, Stream]:
     session = model.session(level=BASIC, extra_outputs=[t for t in tensors if t not in _inputs(model)])
     types = {v.name: v.type for v in [*session.get_inputs(), *session.get_outputs()]}
-    histogram |= needs_histogram(method)
     streams = {t: Stream(histogram=histogram) for t in tensors if types.get(t) == "tensor(float)"}
     inputs = _inputs(model)
     for number, name, value in values(session, list(streams), data, progress=progress, doing="calibrating"):

@@ -42,7 +42,13 @@ def quantize(job: QuantizeJob) -> OnnxModel:
     around = chain.around(scope, prepared.sites, asked)
     watched = observed(scope, prepared.sites, around)
     streams = calibrate.observe(
-        prepared.model, watched, job.data, method=options.ranges, histogram=True, progress=job.progress
+        prepared.model,
+        watched,
+        job.data,
+        method=options.ranges,
+        histogram=True,
+        progress=job.progress,
+        memo=job.memo,
     )
     draft = _draft(job, prepared, scope, _without_mixed(scope, around, streams, job), streams, options)
     written = qdq.write(draft)
@@ -83,7 +89,7 @@ def _draft(
     widths = width.divide(scope, prepared.sites, around)
     padded = stem.pad(prepared, job.notes)
     ranges = _ranges(scope, streams, widths, options)
-    grids = _fitted(job, prepared, options)
+    grids = _fitted(job, prepared, options, widths.seams | padded)
     return Draft(
         proto=prepared.proto,
         sites=prepared.sites,
@@ -110,8 +116,9 @@ def _ranges(
     return made
 
 
-def _fitted(job: QuantizeJob, prepared: Prepared, options: PtqOptions) -> dict[str, Grid]:
-    """Decide the integers of weights, and the biases that go with them."""
+def _fitted(job: QuantizeJob, prepared: Prepared, options: PtqOptions, sources: Mapping[str, str]) -> dict[str, Grid]:
+    """Decide the integers of weights, and the biases that go with them; ``sources`` are the model's own tensors behind
+    those that were put in."""
     assert job.data is not None
     wishes = rounding.Wishes(
         rounding=options.rounding,
@@ -123,4 +130,4 @@ def _fitted(job: QuantizeJob, prepared: Prepared, options: PtqOptions) -> dict[s
     keeping = sum(wishes.keeps_results(s) for s in prepared.sites)
     if keeping:
         job.notes.say(f"{safe.layers(keeping)} with weights rounded so that results stay (rounding={wishes.method})")
-    return rounding.fit(prepared, job.data, wishes, progress=job.progress)
+    return rounding.fit(prepared, job.data, wishes, sources, progress=job.progress, memo=job.memo)

@@ -6,16 +6,20 @@ changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from onnx import numpy_helper
 
 from qm.numerics import Grid, Moments, adaptive_results, dequantize, fake_quantize, nearest_results
-from qm.plugin import Array, Dataset, Progress
+from qm.plugin import Array, Dataset, Memo, Progress
 from qm_onnx import calibrate, graph, safe
 from qm_onnx.graph import Scope
+from qm_onnx.model import OnnxModel
 from qm_onnx.prepare import Prepared
 from qm_onnx.rows import Matrix, matrix
 from qm_onnx.site import Site
@@ -60,48 +64,95 @@ class Wishes:
         return self.biases or self.keeps_results(site) or self.reach(site) == "hessian"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Weight:
-    """A weight as a matrix, the layers that share it, and what their inputs were, by the name of the tensor."""
+    """A weight of the model as a matrix, and the layers that share it.
+
+    ``sources`` are the model's own tensors that these read, ``crossed`` says that the products of inputs are needed.
+    """
 
     name: str
+    value: Array
     matrix: Matrix
     sites: list[Site]
-    moments: dict[str, Moments]
-
-    def products(self) -> Array:
-        """The means of the products of each two inputs ``(groups, in, in)``, over all layers."""
-        made: Array = np.mean([m.means()[1] for m in self.moments.values()], axis=0)
-        return made
+    sources: tuple[str, ...]
+    crossed: bool
 
     @property
-    def is_crossed(self) -> bool:
-        """Whether the products are kept."""
-        return any(m.size for m in self.moments.values())
+    def size(self) -> int:
+        """How many products of inputs there are."""
+        return len(set(self.sources)) * self.matrix.groups * self.matrix.inputs**2 if self.crossed else 0
+
+    def looks(self) -> dict[str, Look]:
+        """What is to be known of each source."""
+        return {s: Look(s, self.matrix.geometry, self.crossed) for s in self.sources}
+
+    def question(self, wishes: Wishes) -> tuple[Hashable, ...]:
+        """All that the integers depend on, but for the samples."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.value).data).digest()
+        return "fitted", digest, self.matrix.geometry, self.sites[0].scheme, wishes, self.crossed, self.sources
 
 
-def fit(prepared: Prepared, data: Dataset, wishes: Wishes, *, progress: Progress) -> dict[str, Grid]:
+class Look(NamedTuple):
+    """What the inputs of a layer are in the float model: the tensor, how the layer reads it, what is wanted."""
+
+    source: str
+    geometry: tuple[Hashable, ...]
+    crossed: bool
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A weight on its grid, and by how much the biases of its layers change; no biases where none do."""
+
+    weight: Array
+    grid: Grid
+    biases: tuple[Array, ...]
+
+
+def fit(
+    prepared: Prepared,
+    data: Dataset,
+    wishes: Wishes,
+    sources: Mapping[str, str],
+    *,
+    progress: Progress,
+    memo: Memo,
+) -> dict[str, Grid]:
     """Put weights on their grids and change biases, in the prepared model; the grids by weight.
 
     The weight of a layer that is no product of one matrix with its data is rounded to the nearest, and its bias stays.
+    ``sources`` are the tensors of the model behind those that were put in before layers; ``memo`` keeps what was seen.
     """
     sites: dict[str, list[Site]] = {}
     for site in prepared.sites:
         sites.setdefault(site.weight, []).append(site)
-    weights = {name: w for name, readers in sites.items() if (w := _weight(prepared, name, readers, wishes))}
+    weights = {name: w for name, readers in sites.items() if (w := _weight(prepared, name, readers, wishes, sources))}
     grids = {name: _plain(prepared, readers[0], wishes) for name, readers in sites.items() if name not in weights}
-    for part in _portions(list(weights.values())):
-        _watch(prepared, part, data, progress)
-        for w in progress.track(part, "rounding weights", total=len(part)):
-            value = prepared.weights[w.name]
-            made, grids[w.name] = _rounded(w, value, wishes)
-            _store(prepared, w.name, made)
-            if wishes.biases:
-                lost = w.matrix.rows(value.astype(np.float64) - made)
-                for site in w.sites:
-                    mean, _ = w.moments[site.data].means()
-                    _add_bias(prepared, site, (lost @ mean[..., None]).reshape(-1))
+    asked = {w.question(wishes): w for w in weights.values()}
+
+    def look(questions: Sequence[tuple[Hashable, ...]]) -> dict[tuple[Hashable, ...], Fitted]:
+        made = _fitted(prepared.model, [asked[q] for q in questions], data, wishes, progress, memo)
+        return dict(zip(questions, made, strict=True))
+
+    fitted = memo.many(asked, look)
+    for w in weights.values():
+        found = fitted[w.question(wishes)]
+        _store(prepared, w.name, found.weight)
+        grids[w.name] = found.grid
+        for site, change in zip(w.sites, found.biases, strict=False):
+            _add_bias(prepared, site, change)
     return grids
+
+
+def _fitted(
+    model: OnnxModel, weights: Sequence[Weight], data: Dataset, wishes: Wishes, progress: Progress, memo: Memo
+) -> Iterator[Fitted]:
+    for part in _portions(weights):
+        matrices = {look: w.matrix for w in part for look in w.looks().values()}
+        seen = memo.many(matrices, partial(_watch, model, matrices, data, progress))
+        for w in progress.track(part, "rounding weights", total=len(part)):
+            yield _rounded(w, {source: seen[look] for source, look in w.looks().items()}, wishes)
 
 
 def _plain(prepared: Prepared, site: Site, wishes: Wishes) -> Grid:
@@ -122,66 +173,92 @@ def _store(prepared: Prepared, name: str, value: Array) -> None:
     graph.stored(prepared.proto, name).CopyFrom(numpy_helper.from_array(value, name))
 
 
-def _rounded(w: Weight, value: Array, wishes: Wishes) -> tuple[Array, Grid]:
-    """The weight on its grid, and the grid."""
-    site = w.sites[0]
-    ranges, power = wishes.reach(site), None
-    if ranges == "hessian" and w.is_crossed:
-        diagonal = np.diagonal(w.products(), axis1=-2, axis2=-1)[:, None, :]
-        power = w.matrix.weight(np.broadcast_to(diagonal, w.matrix.rows(value).shape))
+def _rounded(w: Weight, moments: Mapping[str, Moments], wishes: Wishes) -> Fitted:
+    """The weight on its grid, and what its layers lose by that on average, to be made good by their biases."""
+    grid = _grid(w, moments, wishes)
+    made = fake_quantize(w.value, grid)
+    if w.crossed and wishes.keeps_results(w.sites[0]):
+        made = dequantize(w.matrix.weight(_integers(w, moments, grid, wishes)), grid)
+    if not wishes.biases:
+        return Fitted(made, grid, ())
+    lost = w.matrix.rows(w.value.astype(np.float64) - made)
+    means = [moments[source].means()[0] for source in w.sources]
+    return Fitted(made, grid, tuple((lost @ mean[..., None]).reshape(-1) for mean in means))
+
+
+def _grid(w: Weight, moments: Mapping[str, Moments], wishes: Wishes) -> Grid:
+    ranges, power = wishes.reach(w.sites[0]), None
+    if ranges == "hessian" and w.crossed:
+        diagonal = np.diagonal(_products(moments), axis1=-2, axis2=-1)[:, None, :]
+        power = w.matrix.weight(np.broadcast_to(diagonal, w.matrix.rows(w.value).shape))
     elif ranges == "hessian":
         ranges = "mse"
-    grid = safe.weight_grid(site, value, pair_safe=wishes.pair_safe, ranges=ranges, power=power)
-    if not wishes.keeps_results(site) or not w.is_crossed:
-        return fake_quantize(value, grid), grid
-    paired = wishes.pair_safe and grid.bits == 8 and safe.kernel_rows(site, value) is not None
-    wide = np.broadcast_to(grid.spread(grid.scale, value.shape), value.shape)
+    return safe.weight_grid(w.sites[0], w.value, pair_safe=wishes.pair_safe, ranges=ranges, power=power)
+
+
+def _integers(w: Weight, moments: Mapping[str, Moments], grid: Grid, wishes: Wishes) -> Array:
+    """Rows of integers with which the results of the layers stay."""
+    paired = wishes.pair_safe and grid.bits == 8 and safe.kernel_rows(w.sites[0], w.value) is not None
+    wide = np.broadcast_to(grid.spread(grid.scale, w.value.shape), w.value.shape)
     upright = replace(grid, scale=w.matrix.rows(wide)[..., :1], zero_point=np.zeros((), np.int32), axis=None)
     fitted = adaptive_results if wishes.method == "adaround" else nearest_results
-    integers = fitted(w.matrix.rows(value), w.products(), upright, paired=paired)
-    return dequantize(w.matrix.weight(integers), grid), grid
+    return fitted(w.matrix.rows(w.value), _products(moments), upright, paired=paired)
 
 
-def _weight(prepared: Prepared, name: str, sites: list[Site], wishes: Wishes) -> Weight | None:
-    """The weight with room for what its inputs are; None where it is not fitted to them."""
-    found = matrix(sites[0], prepared.weights[name])
+def _products(moments: Mapping[str, Moments]) -> Array:
+    """The means of the products of each two inputs ``(groups, in, in)``, over all layers."""
+    made: Array = np.mean([m.means()[1] for m in moments.values()], axis=0)
+    return made
+
+
+def _weight(
+    prepared: Prepared, name: str, sites: list[Site], wishes: Wishes, sources: Mapping[str, str]
+) -> Weight | None:
+    """The weight, and what has to be known to round it; None where it is not fitted to its inputs."""
+    value = prepared.weights[name]
+    found = matrix(sites[0], value)
     if found is None or not wishes.watches(sites[0]):
         return None
     needed = wishes.keeps_results(sites[0]) or wishes.reach(sites[0]) == "hessian"
-    crossed = needed and found.inputs <= WIDEST
-    return Weight(name, found, sites, {s.data: Moments(found.inputs, found.groups, crossed=crossed) for s in sites})
+    return Weight(
+        name=name,
+        value=value,
+        matrix=found,
+        sites=sites,
+        sources=tuple(sources.get(s.data, s.data) for s in sites),
+        crossed=needed and found.inputs <= WIDEST,
+    )
 
 
-def _portions(weights: list[Weight]) -> Iterator[list[Weight]]:
+def _portions(weights: Sequence[Weight]) -> Iterator[list[Weight]]:
     """The weights in parts whose products fit in memory together."""
     part: list[Weight] = []
     taken = 0
     for w in weights:
-        need = sum(m.size for m in w.moments.values())
-        if part and taken + need > _MEMORY:
+        if part and taken + w.size > _MEMORY:
             yield part
             part, taken = [], 0
         part.append(w)
-        taken += need
+        taken += w.size
     if part:
         yield part
 
 
-def _watch(prepared: Prepared, part: list[Weight], data: Dataset, progress: Progress) -> None:
+def _watch(
+    model: OnnxModel, matrices: Mapping[Look, Matrix], data: Dataset, progress: Progress, looks: Sequence[Look]
+) -> dict[Look, Moments]:
     """Take in what the inputs of the layers are in the float model."""
-    proto = graph.copied(prepared.proto)
-    graph.sort(proto.graph)
-    model = prepared.model.with_proto(proto)
-    readers: dict[str, list[Weight]] = {}
-    for w in part:
-        for name in w.moments:
-            readers.setdefault(name, []).append(w)
+    made = {k: Moments(matrices[k].inputs, matrices[k].groups, crossed=k.crossed) for k in looks}
+    readers: dict[str, list[Look]] = {}
+    for k in looks:
+        readers.setdefault(k.source, []).append(k)
     fed = {s.name for s in model.inputs()}
     session = model.session(level=calibrate.BASIC, extra_outputs=[n for n in readers if n not in fed])
     seen = calibrate.values(session, list(readers), data, progress=progress, doing="watching inputs", most=SAMPLES)
     for number, name, value in seen:
-        for w in readers[name]:
-            w.moments[name].update(w.matrix.data(value, number))
+        for k in readers[name]:
+            made[k].update(matrices[k].data(value, number))
+    return made
 
 
 def _add_bias(prepared: Prepared, site: Site, change: Array) -> None:

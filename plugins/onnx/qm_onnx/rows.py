@@ -5,6 +5,7 @@ The inputs of a convolution stand in the order in which its kernel walks them, (
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,12 @@ class Matrix:
         if self.site.node.op_type == "Conv":
             return int(np.prod(self.shape[1:]))
         return self.shape[0] if self._is_across() else self.shape[1]
+
+    @property
+    def geometry(self) -> tuple[Hashable, ...]:
+        """All that ``data`` depends on, but for the data."""
+        attributes = tuple(a.SerializeToString(deterministic=True) for a in self.site.node.attribute)
+        return self.site.node.op_type, self.site.position, attributes, self.inputs, self.shape[1:]
 
     def rows(self, weight: Array) -> Array:
         """``(groups, out, in)`` of a weight, or of what broadcasts to it."""
@@ -81,11 +88,15 @@ def matrix(site: Site, weight: Array) -> Matrix | None:
 def _windows(
     node: NodeProto, shape: tuple[int, ...], groups: int, data: Array, number: int, most: int
 ) -> NDArray[np.float32]:
-    """What the kernel of a convolution sees at places of the data ``(batch, channels, *space)``."""
+    """What the kernel of a convolution sees at places of the data ``(batch, channels, *space)``.
+
+    Channels that the data lack are zeros, as ``stem.pad`` adds them.
+    """
     kernel = shape[2:]
     strides, dilations = _integers(node, "strides", len(kernel)), _integers(node, "dilations", len(kernel))
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    data = np.pad(data, [(0, 0), (0, 0), *_margins(node, data.shape[2:], spans, strides)])
+    lacking = groups * shape[1] - data.shape[1]
+    data = np.pad(data, [(0, 0), (0, lacking), *_margins(node, data.shape[2:], spans, strides)])
     axes = tuple(range(2, 2 + len(kernel)))
     views = np.lib.stride_tricks.sliding_window_view(data, spans, axes)
     skipped: list[slice] = [slice(None)] * 2 + [slice(None, None, s) for s in (*strides, *dilations)]

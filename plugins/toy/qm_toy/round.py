@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,15 +26,17 @@ def quantize(job: QuantizeJob) -> ToyModel:
         raise Unsupported(f"toy.round quantizes toy models, not {job.model!r}")
     check_plan(job.plan, job.model, OFFERED)
     static = [name for name, scheme in job.plan.quantized().items() if scheme.is_static]
-    spans = input_spans(job.model, static, job) if static else {}
+    model = job.model
+    # The same for every plan: where plans are tried one after another, the samples are walked once.
+    spans = job.memo.many(static, lambda names: input_spans(model, names, job))
     layers = []
-    for layer in job.progress.track(job.model.native, "round", len(job.model.native)):
+    for layer in job.progress.track(model.native, "round", len(model.native)):
         scheme = job.plan[layer.name]
         layers.append(layer if scheme.is_float else _rounded(layer, scheme, job.options.clip, spans))
     return ToyModel(layers)
 
 
-def input_spans(model: ToyModel, names: list[str], job: QuantizeJob) -> dict[str, tuple[float, float]]:
+def input_spans(model: ToyModel, names: Sequence[str], job: QuantizeJob) -> dict[str, tuple[float, float]]:
     """Smallest and largest input of each named layer, over the samples.
 
     Raises:
