@@ -82,7 +82,7 @@ def audit(
     seen.findings += suitability.check_machine(evidence.target, evidence.host)
     seen.findings += suitability.check_memory(evidence.target, evidence.artifact)
     if evidence.read is not None:
-        check_unrun(seen, evidence, evidence.read)
+        check_unrun(seen, evidence, evidence.read, runs=benchmark is not None)
         return seen
     if benchmark is None:
         seen.add("opens", Level.WARNING, "no installed plugin runs this format, so that the file was not opened")
@@ -115,19 +115,27 @@ def _as_findings(seen: Audit, check: str) -> Iterator[None]:
         seen.add(check, Level.BROKEN, e.message, todo=e.hint)
 
 
-def check_unrun(seen: Audit, evidence: Evidence, read: Callable[[], Mapping[str, Scheme]]) -> None:
+def check_unrun(seen: Audit, evidence: Evidence, read: Callable[[], Mapping[str, Scheme]], *, runs: bool) -> None:
     """What the file itself tells of a model that may be larger than memory."""
     with _as_findings(seen, "schemes"):
         seen.schemes = dict(read())
         check_schemes(seen, evidence)
         check_coverage(seen, evidence)
         seen.findings += suitability.check_schemes(evidence.target, seen.schemes)
-    seen.add(
-        "runs",
-        Level.WARNING,
-        "not run: the weights of the original stay on disk, since they may be larger than memory",
-        todo="Give samples with --data where both models fit into memory: then they are run and compared.",
-    )
+    if runs:
+        seen.add(
+            "runs",
+            Level.WARNING,
+            "not run: the weights of the original stay on disk, since they may be larger than memory",
+            todo="Give samples with --data where both models fit into memory: then they are run and compared.",
+        )
+    else:
+        seen.add(
+            "runs",
+            Level.WARNING,
+            "not run: the file holds weights alone, and no plugin runs its format",
+            todo="Give it to the program that it is for, and compare the answers there.",
+        )
 
 
 def check_data(seen: Audit, evidence: Evidence) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from qm.errors import UsageError
 
@@ -94,6 +95,24 @@ def disk_errors(path: Path) -> Iterator[None]:
             reason = os.strerror(e.errno).lower()
             raise UsageError(f"{str(path)!r} cannot be written: {reason}", hint="Name another file with --to.") from e
         raise
+
+
+def locked(file: IO[Any], place: Path) -> None:
+    """Lock an open file for as long as it is open; the system lets go of it however the process ends.
+
+    Raises:
+        UsageError: another run has locked it; the sentence names ``place``.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Not on Windows, where two runs to one place are not kept apart.
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UsageError(
+            f"another run is at work in {str(place)!r}", hint="Wait for it, or name another place with --to."
+        ) from None
 
 
 def sha256(path: Path) -> str:

@@ -24,7 +24,7 @@ from pydantic import Field
 from qm import cache, fitting, function, training
 from qm.card import Benchmark, Card, Exporter, Loader, Needs, Options, Planner, Quantizer
 from qm.errors import NotReady, PluginError, QmError, Unsupported, UsageError
-from qm.file import contents, sha256, written
+from qm.file import contents, locked, sha256, written
 from qm.job import Bench, BenchmarkJob, ExportJob, LoadJob, Notes, PlanJob, QuantizeJob, Step, Trial
 from qm.journal import Journal
 from qm.memo import Memo
@@ -107,6 +107,7 @@ __all__ = [
     "fitting",
     "function",
     "hookimpl",
+    "locked",
     "sha256",
     "training",
     "unique",

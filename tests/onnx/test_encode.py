@@ -44,7 +44,8 @@ def values(tensor: TensorProto) -> NDArray[np.generic]:
 def test_pieces_give_the_integers_of_the_whole(
     text: str, shape: tuple[int, ...], how: str, from_last: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qm_onnx.encode.PIECE", 260)
+    for module in ("qm.numerics.piecewise", "qm_onnx.encode"):
+        monkeypatch.setattr(f"{module}.PIECE", 260)
     scheme, w = Scheme.parse(text), normal(*shape)
     reduced = w.ndim - 1 - from_last
     weight = Weight("w", w, "w")

@@ -276,7 +276,7 @@ def test_a_killed_run_leaves_no_half_file_and_is_taken_up_again(
 
 def test_two_runs_do_not_write_to_one_place(tmp_path: Path) -> None:
     first = Spill(tmp_path / "small.onnx.partial", "subject")
-    with pytest.raises(UsageError, match="another run is writing"):
+    with pytest.raises(UsageError, match="another run is at work in"):
         Spill(tmp_path / "small.onnx.partial", "subject")
     first.close()
     Spill(tmp_path / "small.onnx.partial", "subject").close()

@@ -265,3 +265,25 @@ def test_without_pytorch_the_error_says_what_to_install(nets, monkeypatch):
     with pytest.raises(NotReady, match=r"torch\.factory needs torch, which is not installed") as e:
         qm.load("nets:net")
     assert "pip install 'quantized-model[torch]'" in e.value.hint
+
+
+@pytest.mark.parametrize(("scheme", "least_db"), [("w8", 35), ("w4g32", 15)])
+def test_quantized_weights_come_from_a_file_as_floats(nets, scheme, least_db):
+    """What tensors.weights makes of a module's weights goes into the module again."""
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    nets(
+        """
+    import torch
+    def net():
+        torch.manual_seed(0)
+        layers = torch.nn.Linear(72, 17), torch.nn.ReLU(), torch.nn.Linear(17, 8)
+        return torch.nn.Sequential(*layers), (torch.ones(3, 72),)
+    """
+    )
+    before = qm.load("nets:net").native.state_dict
+    save_file({name: value.detach().contiguous() for name, value in before.items()}, "w.safetensors")
+    qm.quantize("w.safetensors", ["tensors.weights"], scheme=scheme, to="q.safetensors")
+    after = qm.load("nets:net", weights="q.safetensors").native.state_dict
+    assert torch.equal(after["2.weight"], before["2.weight"]), "17 columns fill no words"
+    error = after["0.weight"] - before["0.weight"]
+    assert 20 * torch.log10(before["0.weight"].norm() / error.norm()) > least_db

@@ -19,9 +19,10 @@ from qm.numerics.comparison import Comparison, Tally
 from qm.numerics.group import group_grid
 from qm.numerics.histogram import activation, histogram
 from qm.numerics.metric import cosine, slice_sqnr_db, sqnr_db, top1_agreement
-from qm.numerics.pack import pack_int4, unpack_int4
+from qm.numerics.pack import pack_int4, pack_words, unpack_int4, unpack_words
 from qm.numerics.patch import patches
 from qm.numerics.piece import pieces
+from qm.numerics.piecewise import PIECE, Lying, channelled, grouped, packed
 from qm.numerics.range import METHODS, choose_range, expected_error, needs_histogram
 from qm.numerics.rounding import Moments, nearest_results, places, result_error
 from qm.numerics.saturation import SAFE_SUM, pair_safe_scales, saturating_dot, worst_pair_sum
@@ -29,14 +30,17 @@ from qm.numerics.stream import Stream
 
 __all__ = [
     "METHODS",
+    "PIECE",
     "SAFE_SUM",
     "Comparison",
     "Grid",
+    "Lying",
     "Moments",
     "Stream",
     "Tally",
     "activation",
     "adaptive_results",
+    "channelled",
     "choose_range",
     "cosine",
     "dequantize",
@@ -46,11 +50,14 @@ __all__ = [
     "grid_for",
     "grid_for_range",
     "group_grid",
+    "grouped",
     "histogram",
     "limits",
     "nearest_results",
     "needs_histogram",
     "pack_int4",
+    "pack_words",
+    "packed",
     "pair_safe_scales",
     "patches",
     "pieces",
@@ -63,6 +70,7 @@ __all__ = [
     "storage",
     "top1_agreement",
     "unpack_int4",
+    "unpack_words",
     "weight_clips",
     "worst_pair_sum",
 ]

@@ -1,4 +1,4 @@
-"""Two 4-bit integers in a byte, the first in the low half."""
+"""4-bit integers, two in a byte or eight in a word, the first in the lowest bits."""
 
 from __future__ import annotations
 
@@ -35,3 +35,20 @@ def unpack_int4(packed: NDArray[np.uint8], length: int, *, signed: bool) -> Arra
         return nibbles
     # The shift up puts the sign bit where int8 has it; the shift down copies it into the upper half.
     return (nibbles << 4).view(np.int8) >> 4
+
+
+def pack_words(q: Array, *, axis: int = -1) -> NDArray[np.int32]:
+    """Unsigned 4-bit integers, eight in an int32 along ``axis``, whose length ``n`` becomes ``ceil(n / 8)``.
+
+    Source: compressed-tensors, ``pack_to_int32``.
+    """
+    rows = np.moveaxis(q, axis, -1).astype(np.uint8)
+    filled = np.concatenate([rows, np.zeros((*rows.shape[:-1], -rows.shape[-1] % 8), np.uint8)], axis=-1)
+    words = pack_int4(filled).view("<i4").astype(np.int32)
+    return np.ascontiguousarray(np.moveaxis(words, -1, axis))
+
+
+def unpack_words(words: NDArray[np.int32], length: int, *, axis: int = -1) -> Array:
+    """Undo ``pack_words``; ``length`` is that of the axis before packing."""
+    lying = np.ascontiguousarray(np.moveaxis(words, axis, -1).astype("<i4"))
+    return np.moveaxis(unpack_int4(lying.view(np.uint8), length, signed=False), -1, axis)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import pytest
 
 from qm import numerics
 from qm.catalog import Catalog, Found
@@ -16,8 +17,10 @@ from qm.plugin import (
     Array,
     Artifact,
     Batch,
+    Can,
     Card,
     ExportJob,
+    Loader,
     LoadJob,
     Memo,
     Model,
@@ -92,9 +95,19 @@ class Lab:
         return self.answers(self.load(self.path))
 
     def answers(self, model: Model) -> list[Array]:
-        """The outputs for the samples, each output's samples joined; by place, as formats rename outputs."""
+        """The outputs for the samples, each output's samples joined; by place, as formats rename outputs.
+
+        The test is skipped where models of the format do not run, since they hold weights alone.
+        """
+        self.needs_run(model)
         runs = [list(model.run(batch).values()) for batch in self.samples]
         return [np.concatenate([run[i].ravel() for run in runs]).astype(np.float64) for i in range(len(runs[0]))]
+
+    def needs_run(self, model: Model) -> None:
+        """Skip the test where no loader of the model's format says that such models run."""
+        loaders = [f.card for f in self.catalog.all(Loader) if f.card.gives == model.format]
+        if not any(Can.RUN in card.can for card in loaders):
+            pytest.skip(f"models of format {model.format!r} do not run")
 
     def sqnr_db(self, model: Model) -> float:
         """How near the model's answers are to those of the float model."""

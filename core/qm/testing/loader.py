@@ -65,6 +65,7 @@ class LoaderContract(Contract):
         assert self.load(lab, lab.path).format == lab.card.gives
 
     def test_inputs_and_outputs_have_names_shapes_and_types(self, lab: Lab) -> None:
+        self.needs(lab, Can.RUN)
         model = self.load(lab, lab.path)
         assert model.inputs() and model.outputs()
         for spec in (*model.inputs(), *model.outputs()):

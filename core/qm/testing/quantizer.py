@@ -103,6 +103,7 @@ class QuantizerContract(Contract):
 
     def test_the_file_says_the_same_in_another_process(self, lab: Lab, tmp_path: Path, scheme: str) -> None:
         artifact, again = lab.quantized(scheme)
+        lab.needs_run(again)
         given, answers = tmp_path / "given.npz", tmp_path / "answers.npz"
         np.savez(given, **lab.samples[0])  # type: ignore[arg-type]
         command = [sys.executable, "-c", _ELSEWHERE, str(artifact.path), str(given), str(answers)]

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qm.errors import UsageError
-from qm.file import written
+from qm.file import locked, written
 from qm.recipe import Recipe
 from qm.source import stem
 
@@ -55,7 +55,7 @@ class Rack:
     def held(self) -> Iterator[None]:
         """Keep other runs out, and sweep up what a run that was killed left behind."""
         with (self.folder / LOCK).open("w") as lock:
-            _lock(lock.fileno(), self.folder)
+            locked(lock, self.folder)
             self._sweep()
             try:
                 yield
@@ -115,16 +115,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    """Lock the file for as long as it is open; the system lets go of it however the process ends."""
-    with suppress(ImportError):
-        import fcntl
-
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                f"another run is at work in {str(folder)!r}", hint="Wait for it, or name another folder with --to."
-            ) from None

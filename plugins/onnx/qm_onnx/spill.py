@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from onnx import TensorProto, external_data_helper
 
-from qm.plugin import Array, Journal, UsageError
+from qm.plugin import Array, Journal, locked
 
 ALIGNED = 4096
 """Offsets in a data file are multiples of a page, so that it can be mapped."""
@@ -35,7 +35,7 @@ class Spill:
         self.path = self.folder / f"{subject}.data"
         self.path.touch()
         self._file: BinaryIO = self.path.open("r+b")
-        _lock(self._file, self.path)
+        locked(self._file, self.path.parent)
         self._journal = Journal(self.path.with_suffix(".jsonl"), {"weights": subject})
         entries = [e for layer in self._journal.entries.values() for e in layer["tensors"]]
         self._end = max((e["offset"] + e["length"] for e in entries), default=0)
@@ -122,16 +122,3 @@ def _read(f: BinaryIO, offset: int, length: int) -> Iterator[bytes]:
     while length and (part := f.read(min(length, _PIECE))):
         length -= len(part)
         yield part
-
-
-def _lock(f: BinaryIO, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Not on Windows, where two runs to one place are not kept apart.
-        return
-    try:
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(
-            f"another run is writing to {str(path.parent)!r}", hint="Wait for it, or name another file with --to."
-        ) from None

@@ -27,6 +27,11 @@ class Weight:
     pages: mmap.mmap | None = None
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.value.shape
+
+    @property
     def transposed(self) -> Weight:
         """The matrix the other way round, nothing moved."""
         return replace(self, value=self.value.T, key=(self.key, "transposed"))

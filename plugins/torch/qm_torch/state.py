@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qm.plugin import NotReady, UsageError
+from qm_torch.compressed import expanded
 
 SHOWN = 3
 _NESTED = ("state_dict", "model_state_dict", "model", "module")
@@ -64,7 +65,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _safetensors(path: Path) -> Any:
     try:
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
     except ModuleNotFoundError:
         raise NotReady(
@@ -72,7 +73,9 @@ def _safetensors(path: Path) -> Any:
             hint="Install it: pip install 'quantized-model[torch]'",
         ) from None
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        return expanded(load_file(path), metadata)
     except (SafetensorError, OSError) as e:
         raise UsageError(f"weights {str(path)!r} are damaged: {_line(e)}", hint="Download them again.") from e
 

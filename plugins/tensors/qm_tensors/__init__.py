@@ -1,0 +1,1 @@
+"""Weights in ``.safetensors`` files, of any size, for whatever framework reads them."""
