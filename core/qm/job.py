@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -86,6 +86,14 @@ class Trial:
     agreement: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Time of one run on one sample on this machine, and of each layer in it where the runtime tells; microseconds."""
+
+    latency_us: float
+    layers_us: Mapping[str, float] = field(default_factory=dict)
+
+
 class Bench(Protocol):
     """What a planner may do. It sees names, sizes, kinds, offers and measured errors, never a framework's tensor."""
 
@@ -106,6 +114,13 @@ class Bench(Protocol):
 
     def run(self, recipe: Recipe) -> Trial:
         """Quantize, export and run the recipe; what was tried before, by an interrupted run too, is remembered."""
+        ...
+
+    def time(self, recipe: Recipe) -> Speed:
+        """Time what the recipe makes on this machine, in turns with the first recipe timed; remembered as trials are.
+
+        It takes some seconds.
+        """
         ...
 
 

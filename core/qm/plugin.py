@@ -25,7 +25,7 @@ from qm import cache, fitting, function, training
 from qm.card import Benchmark, Card, Exporter, Loader, Needs, Options, Planner, Quantizer
 from qm.errors import NotReady, PluginError, QmError, Unsupported, UsageError
 from qm.file import contents, locked, sha256, written
-from qm.job import Bench, BenchmarkJob, ExportJob, LoadJob, Notes, PlanJob, QuantizeJob, Step, Trial
+from qm.job import Bench, BenchmarkJob, ExportJob, LoadJob, Notes, PlanJob, QuantizeJob, Speed, Step, Trial
 from qm.journal import Journal
 from qm.memo import Memo
 from qm.progress import Progress, Silent
@@ -95,6 +95,7 @@ __all__ = [
     "Scheme",
     "Session",
     "Silent",
+    "Speed",
     "Stage",
     "Step",
     "Target",

@@ -6,15 +6,17 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
 from qm.catalog import Catalog
 from qm.journal import Journal
 from qm.layout import merged, work_out
-from qm.plugin import Batch, Dataset, Layer, Memo, Model, Plan, Recipe, Scheme, Target, Trial
+from qm.plugin import Artifact, Batch, Dataset, Layer, Memo, Model, Plan, Recipe, Scheme, Speed, Target, Trial
 from qm.route import Route
 from qm.split import Batches
+from qm.stopwatch import Stopwatch
 from qm.trial import build, compared, opened
 
 
@@ -80,6 +82,32 @@ class Workbench:
             self._journal.add(key, known)
         return Trial(recipe=recipe, **known)
 
+    def time(self, recipe: Recipe) -> Speed:
+        """Time what the recipe makes, in turns with the first recipe timed; what was timed before is remembered."""
+        key = f"time {self._key(recipe)}"
+        known = self._journal.get(key)
+        if known is None:
+            known = asdict(self._stopwatch.time(recipe))
+            self._journal.add(key, known)
+        speed = Speed(**known)
+        self._stopwatch.begin(recipe, speed)
+        return speed
+
+    @cached_property
+    def _stopwatch(self) -> Stopwatch:
+        return Stopwatch(self._catalog, self._build, self._judging[0], seed=self._seed)
+
+    def _build(self, recipe: Recipe, folder: Path) -> Artifact:
+        return build(
+            self._catalog,
+            self._route,
+            self._model,
+            recipe.model_copy(update={"seed": self._seed}),
+            data=self._calibration,
+            folder=folder,
+            memo=self._memo,
+        )
+
     def _key(self, recipe: Recipe) -> str:
         plan = {name: str(scheme) for name, scheme in self.plan(recipe).layers.items()}
         stages = [stage.model_dump(mode="json") for stage in recipe.stages]
@@ -91,15 +119,7 @@ class Workbench:
 
     def _measure(self, recipe: Recipe) -> dict[str, float | int | None]:
         with tempfile.TemporaryDirectory(prefix="qm-trial-") as folder:
-            artifact = build(
-                self._catalog,
-                self._route,
-                self._model,
-                recipe.model_copy(update={"seed": self._seed}),
-                data=self._calibration,
-                folder=Path(folder),
-                memo=self._memo,
-            )
+            artifact = self._build(recipe, Path(folder))
             comparison = compared(opened(self._catalog, artifact), self._judging, self._reference)
             agreement = comparison.agreement
             return {

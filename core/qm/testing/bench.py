@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qm.journal import Journal
-from qm.plugin import Bench, Layer, Plan, Recipe, Scheme, Target, Trial
+from qm.plugin import Bench, Layer, Plan, Recipe, Scheme, Speed, Target, Trial
 from qm.recipe import Stage
 from qm.route import find_route
 from qm.testing.lab import Lab
@@ -44,6 +44,10 @@ class ContractBench:
     def run(self, recipe: Recipe) -> Trial:
         """As the protocol says."""
         return self._bench.run(recipe)
+
+    def time(self, recipe: Recipe) -> Speed:
+        """As the protocol says."""
+        return self._bench.time(recipe)
 
 
 def contract_bench(lab: Lab, quantizer: str, recipe: Recipe) -> ContractBench:

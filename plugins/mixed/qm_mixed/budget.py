@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from qm.plugin import FLOAT, PlanJob, Recipe, Trial, UsageError
 from qm_mixed.cost import Choice, Costs, Measure, decibel, drop, measure, noise, say_counts, spoken
 from qm_mixed.greedy import narrowest, path
+from qm_mixed.latency import Times
+from qm_mixed.latency import measure as measure_times
 from qm_mixed.limit import byte_limit
 from qm_mixed.option import BudgetOptions
 from qm_mixed.programme import solve
@@ -24,22 +26,24 @@ def plan(job: PlanJob) -> Recipe:
         UsageError: no limit or goal is given, or both kinds are; no plan meets them.
     """
     options: BudgetOptions = job.options
-    sizes = [options.max_bytes, options.max_ratio, options.max_macs_bits]
+    sizes = [options.max_bytes, options.max_ratio, options.max_macs_bits, options.max_latency_us]
     goals = [options.min_sqnr_db, options.max_drop]
     has_limit, has_goal = any(n is not None for n in sizes), any(n is not None for n in goals)
     if has_limit and has_goal:
         raise UsageError(
             "a limit of size and a goal of accuracy are both given, and either may rule out the other",
-            hint="Give max_bytes, max_ratio or max_macs_bits alone for the most accurate plan, min_sqnr_db or max_drop "
-            "alone for the smallest.",
+            hint="Give max_bytes, max_ratio, max_macs_bits or max_latency_us alone for the most accurate plan, "
+            "min_sqnr_db or max_drop alone for the smallest.",
         )
     if not has_limit and not has_goal:
         raise UsageError(
-            "mixed.budget has no budget", hint="Give one: -o max_bytes=60000, -o max_ratio=0.25 or -o max_drop=1."
+            "mixed.budget has no budget",
+            hint="Give one: -o max_bytes=60000, -o max_ratio=0.25, -o max_latency_us=500 or -o max_drop=1.",
         )
     costs = measure(job, options.ladder)
-    choice, trial = (_Accurate if has_limit else _Small)(job, costs).found()
-    job.notes.say(f"of the plans tried, the best: {spoken(trial)} (as given: {spoken(costs.start)})")
+    search = (_Accurate if has_limit else _Small)(job, costs)
+    choice, _ = search.found()
+    job.notes.say(f"of the plans tried, the best: {search.told(choice)} (as given: {search.told(costs.started)})")
     say_counts(job, choice, costs.groups)
     return costs.recipe_of(choice)
 
@@ -58,6 +62,10 @@ class _Search:
             self.costs = self.costs.learnt(choice, self.tried[choice])
         return self.tried[choice]
 
+    def told(self, choice: Choice) -> str:
+        """A plan that was tried, in words."""
+        return spoken(self.tried[choice])
+
     def nothing(self) -> list[Choice]:
         """The plan that would quantize none of the groups, where there is one: it is no plan."""
         choice = tuple(FLOAT for _ in self.costs.by_group)
@@ -69,11 +77,31 @@ class _Search:
 
 
 class _Accurate(_Search):
-    """The least error within limits of size."""
+    """The least error within limits of size and time."""
+
+    def __init__(self, job: PlanJob, costs: Costs) -> None:
+        super().__init__(job, costs)
+        self.times: Times | None = None
+        self.timed: dict[Choice, float] = {}
+
+    def attempt(self, choice: Choice) -> Trial:
+        """Try a plan, time it where time is limited, and learn from both."""
+        trial = super().attempt(choice)
+        if self.times is not None and choice not in self.timed:
+            self.timed[choice] = self.job.bench.time(self.costs.recipe_of(choice)).latency_us
+            self.times = self.times.learnt(choice, self.timed[choice])
+        return trial
+
+    def told(self, choice: Choice) -> str:
+        """A plan that was tried, in words, with its time where it was timed."""
+        timed = f", {self.timed[choice]:,.1f} us" if choice in self.timed else ""
+        return super().told(choice) + timed
 
     def found(self) -> tuple[Choice, Trial]:
         limit = byte_limit(self.job.bench, self.options.max_bytes, self.options.max_ratio)
         self._check_possible(limit)
+        if self.options.max_latency_us is not None:
+            self._check_fast(self.options.max_latency_us)
         asked = limit
         for number in self.rounds("trying plans"):
             choice = self._greedy(limit) if number == 1 else self._solved(asked)
@@ -88,8 +116,7 @@ class _Accurate(_Search):
             self.attempt(narrowest(self.costs))
         fitting = self._fitting(limit)
         if not fitting:
-            least = min(t.nbytes for t in self.tried.values())
-            raise _too_small(f"{limit:,.0f} bytes", f"{least:,}")
+            raise self._nothing_fits(limit)
         return min(fitting, key=lambda item: (noise(item[1]), item[1].nbytes))
 
     def _solved(self, limit: float | None) -> Choice | None:
@@ -98,17 +125,52 @@ class _Accurate(_Search):
             limits.append((self.costs.part("nbytes"), limit - self.costs.start.nbytes))
         if self.options.max_macs_bits is not None:
             limits.append((self.costs.part("macs_bits"), self.options.max_macs_bits))
+        if self.times is not None and self.options.max_latency_us is not None:
+            limits.append((self.times.part, self.options.max_latency_us - self.times.start_us))
         return solve(self.costs, self.costs.part("noise"), limits, [*self.tried, *self.nothing()])
 
     def _greedy(self, limit: float | None) -> Choice | None:
         return next((c for c in path(self.costs) if self._is_within(c, self.costs.nbytes(c), limit)), None)
 
     def _is_within(self, choice: Choice, nbytes: float, limit: float | None) -> bool:
-        most = self.options.max_macs_bits
-        return (limit is None or nbytes <= limit) and (most is None or self.costs.macs_bits(choice) <= most)
+        most, most_us = self.options.max_macs_bits, self.options.max_latency_us
+        return (
+            (limit is None or nbytes <= limit)
+            and (most is None or self.costs.macs_bits(choice) <= most)
+            and (most_us is None or self._latency_us(choice) <= most_us)
+        )
+
+    def _latency_us(self, choice: Choice) -> float:
+        """As timed, or as the sum has it."""
+        if choice in self.timed or self.times is None:
+            return self.timed[choice]
+        return self.times.latency_us(choice)
 
     def _fitting(self, limit: float | None) -> list[tuple[Choice, Trial]]:
         return [(c, t) for c, t in self.tried.items() if self._is_within(c, t.nbytes, limit)]
+
+    def _nothing_fits(self, limit: float | None) -> UsageError:
+        """What to say where each limit can be met, and no plan that was tried meets all."""
+        if limit is not None and not any(t.nbytes <= limit for t in self.tried.values()):
+            return _too_small(f"{limit:,.0f} bytes", f"{min(t.nbytes for t in self.tried.values()):,}")
+        return UsageError(
+            f"none of the {len(self.tried)} plans tried is within all limits: the nearest has "
+            + self.told(min(self.tried, key=lambda c: (self.timed.get(c, 0.0), self.tried[c].nbytes))),
+            hint="Raise a limit, or have more plans tried with -o trials=.",
+        )
+
+    def _check_fast(self, most_us: float) -> None:
+        """Raise UsageError where even the fastest plan takes too long."""
+        self.times = measure_times(self.job, self.costs)
+        self.timed[self.costs.started] = self.times.start_us
+        fastest = solve(self.costs, self.times.part, [], self.nothing())
+        if fastest is not None and self.times.latency_us(fastest) > most_us:
+            self.attempt(fastest)
+            least = min(self.timed.values())
+            if least > most_us:
+                raise _too_small(f"{most_us:g} us", f"{least:,.1f} us", "fastest")
+        for choice in list(self.tried):  # Those tried before the clock was there.
+            self.attempt(choice)
 
     def _check_possible(self, limit: float | None) -> None:
         """Raise UsageError where even the narrowest plan is too much."""
@@ -179,8 +241,8 @@ class _Small(_Search):
             )
 
 
-def _too_small(limit: str, least: str) -> UsageError:
+def _too_small(limit: str, least: str, which: str = "smallest") -> UsageError:
     return UsageError(
-        f"no plan fits {limit}: the smallest takes {least}",
+        f"no plan fits {limit}: the {which} takes {least}",
         hint="Raise the limit, or name narrower schemes with -o ladder=.",
     )

@@ -32,6 +32,9 @@ class BudgetOptions(LadderOptions):
         gt=0,
         description="limit of the sum over layers of multiply-accumulates x weight bits x activation bits",
     )
+    max_latency_us: float | None = Field(
+        default=None, gt=0, description="microseconds that one sample may take on this machine, with one thread"
+    )
     min_sqnr_db: float | None = Field(default=None, description="least SQNR to the float model; the smallest is sought")
     max_drop: float | None = Field(
         default=None, ge=0, le=100, description="percent of top-1 answers that may change; the smallest is sought"
