@@ -34,6 +34,7 @@ RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("w8a8", {"ranges": "percentile"}),
     ("w8a8", {"ranges": "mse"}),
     ("w8a8", {"ranges": "entropy"}),
+    ("w8a8", {"bias_correction": False}),
     ("w8a8", {"rounding": "gptq"}),
     ("w8a8", {"io": "int8"}),
     ("w8a8", {"engine": "converter"}),
@@ -41,12 +42,15 @@ RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("w8d8", {"rounding": "gptq"}),
     ("w8a16", {}),
     ("f16", {}),
-    ("w4d8", {"rounding": "nearest", "weights": "minmax"}),
-    ("w4d8", {"rounding": "nearest", "weights": "octav"}),
+    ("w4d8", {"rounding": "nearest", "weights": "minmax", "bias_correction": False}),
+    ("w4d8", {"rounding": "nearest", "weights": "octav", "bias_correction": False}),
+    ("w4d8", {"rounding": "nearest", "weights": "mse", "bias_correction": False}),
     ("w4d8", {"rounding": "nearest", "weights": "mse"}),
     ("w4d8", {}),
+    ("w4a8", {"rounding": "nearest", "bias_correction": False}),
+    ("w4a8", {"weights": "mse"}),
+    ("w4a8", {"rounding": "adaround"}),
     ("w4a8", {}),
-    ("w4a8", {"ranges": "percentile"}),
 )
 
 

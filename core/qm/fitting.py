@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from qm.card import Options
-from qm.numerics import Grid, Moments, dequantize, grid_for_range, nearest_results, quantize, weight_clips
+from qm.numerics import (
+    Grid,
+    Moments,
+    adaptive_results,
+    dequantize,
+    grid_for_range,
+    nearest_results,
+    quantize,
+    weight_clips,
+)
 from qm.types import Array
 
 SAMPLES = 256
@@ -42,10 +51,10 @@ class FittingOptions(Options):
         description="how the range of each channel of a weight is chosen; hessian is mse with errors weighed by what "
         "the layer's inputs are; auto is minmax for 8 bits and hessian for 4",
     )
-    rounding: Literal["auto", "nearest", "gptq"] = Field(
+    rounding: Literal["auto", "nearest", "gptq", "adaround"] = Field(
         default="auto",
-        description="how weights are rounded: each to the nearest, or so that a layer's results stay (gptq); auto is "
-        "gptq for 4 bits and nearest for 8",
+        description="how weights are rounded: each to the nearest, or so that a layer's results stay, one column after "
+        "another (gptq) or all together (adaround, slower); auto is gptq for 4 bits and nearest for 8",
     )
     bias_correction: bool = Field(
         default=True, description="whether biases make good what the rounding of weights changes on average"
@@ -55,26 +64,33 @@ class FittingOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
     """What is asked for, as ``FittingOptions`` say it: how weights are rounded, how far their grids reach, and whether
-    biases make good what rounding changes."""
+    biases make good what rounding changes; ``few`` is how far grids of fewer than 8 bits reach where nothing is said.
+    """
 
     rounding: str
     ranges: str
     biases: bool
+    few: str = "hessian"
 
     @classmethod
-    def of(cls, options: FittingOptions) -> Self:
+    def of(cls, options: FittingOptions, *, few: str = "hessian") -> Self:
         """Those of the options."""
-        return cls(rounding=options.rounding, ranges=options.weights, biases=options.bias_correction)
+        return cls(rounding=options.rounding, ranges=options.weights, biases=options.bias_correction, few=few)
+
+    @property
+    def method(self) -> str:
+        """How weights are rounded that are not rounded each to the nearest."""
+        return "gptq" if self.rounding == "auto" else self.rounding
 
     def keeps_results(self, bits: int) -> bool:
         """Whether weights of so many bits are rounded so that the results of their layers stay."""
-        return self.rounding == "gptq" or (self.rounding == "auto" and bits < _FEW)
+        return bits < _FEW if self.rounding == "auto" else self.rounding != "nearest"
 
     def reach(self, bits: int) -> str:
         """How far the grids of weights of so many bits reach, as ``weight_clips`` has it."""
         if self.ranges != "auto":
             return self.ranges
-        return "minmax" if bits >= _FEW else "hessian"
+        return "minmax" if bits >= _FEW else self.few
 
     def crosses(self, bits: int) -> bool:
         """Whether the products of inputs are needed, not their means alone."""
@@ -111,15 +127,22 @@ class Product:
         """The means of the products of each two inputs ``(groups, in, in)``, over all layers."""
         return np.asarray(np.mean([m.means()[1] for m in self.moments.values()], axis=0))
 
+    def power(self) -> NDArray[np.float64] | None:
+        """The mean square of the input that each weight meets, in the shape of the rows; None where it is not kept."""
+        if not self.size:
+            return None
+        diagonal = np.diagonal(self.products(), axis1=-2, axis2=-1)[:, None, :]
+        return np.broadcast_to(diagonal, self.rows.shape)
+
     def grid(self, wishes: Wishes) -> Grid:
         """The symmetric grid of the rows, one scale for each of ``(groups * out,)`` along axis 0."""
         method, power = wishes.reach(self.bits), None
         flat = self.rows.reshape(-1, self.rows.shape[-1])
-        if method == "hessian" and self.size:
-            diagonal = np.diagonal(self.products(), axis1=-2, axis2=-1)[:, None, :]
-            power = np.broadcast_to(diagonal, self.rows.shape).reshape(flat.shape)
-        elif method == "hessian":
-            method = "mse"
+        if method == "hessian":
+            power = self.power()
+            method = "mse" if power is None else method
+        if power is not None:
+            power = power.reshape(flat.shape)
         reach = weight_clips(flat, bits=self.bits, method=method, power=power)
         return grid_for_range(
             -reach, reach, bits=self.bits, symmetric=True, signed=True, narrow=self.bits >= _FEW, axis=0
@@ -128,13 +151,18 @@ class Product:
     def integers(self, grid: Grid, wishes: Wishes) -> Array:
         """The integers of the rows on a grid such as ``grid`` gives, in their shape."""
         if wishes.keeps_results(self.bits) and self.size:
-            return nearest_results(self.rows, self.products(), self._stacked(grid))
+            fitted = adaptive_results if wishes.method == "adaround" else nearest_results
+            return fitted(self.rows, self.products(), self._stacked(grid))
         return quantize(self.rows.reshape(-1, self.rows.shape[-1]), grid).reshape(self.rows.shape)
+
+    def values(self, integers: Array, grid: Grid) -> NDArray[np.float32]:
+        """What the integers stand for, in the shape of the rows."""
+        return dequantize(integers, self._stacked(grid))
 
     def shift(self, integers: Array, grid: Grid, tensor: Hashable) -> NDArray[np.float64]:
         """What the integers take off the results of the tensor's reader on average, ``(groups * out,)``."""
         mean, _ = self.moments[tensor].means()
-        lost = self.rows - dequantize(integers, self._stacked(grid))
+        lost = self.rows - self.values(integers, grid)
         shifted: NDArray[np.float64] = (lost @ mean[..., None]).reshape(-1)
         return shifted
 

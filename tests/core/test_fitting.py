@@ -26,6 +26,7 @@ def watched(rows: Array, inputs: Array, *, bits: int = 4, wishes: Wishes = KEEP)
 def test_few_bits_are_rounded_with_care_and_eight_are_not_unless_it_is_asked_for() -> None:
     auto = Wishes.of(FittingOptions())
     assert (auto.keeps_results(4), auto.reach(4)) == (True, "hessian")
+    assert Wishes.of(FittingOptions(), few="mse").reach(4) == "mse"
     assert (auto.keeps_results(8), auto.reach(8)) == (False, "minmax")
     assert Wishes.of(FittingOptions(rounding="gptq")).keeps_results(8)
     assert not Wishes.of(FittingOptions(rounding="nearest")).keeps_results(4)

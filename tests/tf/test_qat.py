@@ -25,6 +25,9 @@ class Labelled(list):
     labels = None
 
 
+PLAIN = {"rounding": "nearest", "weights": "minmax", "bias_correction": False}
+
+
 def features(count, seed=1):
     rng = np.random.default_rng(seed)
     return Labelled({"features": rng.normal(0, 1, (1, 40)).astype(np.float32)} for _ in range(count))
@@ -51,7 +54,7 @@ def test_training_brings_four_bits_closer_to_the_float_model_than_rounding(mlp):
 
     trained = qat.quantize(asked)
     assert trained.schemes() == asked.plan.layers
-    assert error_db(mlp, trained) > error_db(mlp, rounded(rounding="nearest", weights="minmax")) + 2.0
+    assert error_db(mlp, trained) > error_db(mlp, rounded(**PLAIN)) + 2.0
     # GPTQ leaves little to learn where weights and inputs are noise.
     assert error_db(mlp, trained) > error_db(mlp, rounded())
     assert any("the file answers in LiteRT" in note for note in asked.notes)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from qm.numerics import places
+from qm.numerics import patches, places
 from qm.plugin import Array
 from qm_onnx.graph import attribute, integer
 from qm_onnx.site import Site
@@ -94,24 +94,28 @@ def _windows(
     """
     kernel = shape[2:]
     strides, dilations = _integers(node, "strides", len(kernel)), _integers(node, "dilations", len(kernel))
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     lacking = groups * shape[1] - data.shape[1]
-    data = np.pad(data, [(0, 0), (0, lacking), *_margins(node, data.shape[2:], spans, strides)])
-    axes = tuple(range(2, 2 + len(kernel)))
-    views = np.lib.stride_tricks.sliding_window_view(data, spans, axes)
-    skipped: list[slice] = [slice(None)] * 2 + [slice(None, None, s) for s in (*strides, *dilations)]
-    views = views[tuple(skipped)]
-    space = views.shape[2 : 2 + len(kernel)]
-    at = np.unravel_index(places(int(np.prod(space)), number, most), space)
-    taken: Array = views[np.index_exp[:, :] + at]  # Only these are copied: (batch, channels, places, *kernel).
+    data = np.pad(data, [(0, 0), (0, lacking), *[(0, 0)] * len(kernel)]) if lacking else data
+    taken = patches(
+        data,
+        kernel=kernel,
+        strides=strides,
+        dilations=dilations,
+        margins=_margins(node, data.shape[2:], kernel, strides, dilations),
+        number=number,
+        most=most,
+    )
     batch, channels, count = taken.shape[:3]
     parted = taken.reshape(batch, groups, channels // groups, count, -1).transpose(1, 0, 3, 4, 2)
     made: NDArray[np.float32] = parted.reshape(groups, batch * count, -1)
     return made
 
 
-def _margins(node: NodeProto, lengths: tuple[int, ...], spans: list[int], strides: list[int]) -> list[tuple[int, int]]:
+def _margins(
+    node: NodeProto, lengths: tuple[int, ...], kernel: tuple[int, ...], strides: list[int], dilations: list[int]
+) -> list[tuple[int, int]]:
     """Zeros before and after each axis of the data."""
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     found = attribute(node, "auto_pad")
     mode = found.s.decode() if found is not None else "NOTSET"
     if mode in ("SAME_UPPER", "SAME_LOWER"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from qm.plugin import Field, Options, training
+from qm.plugin import Field, fitting, training
 
 FULL = frozenset({"w8a8", "w8a16", "w8d8", "w8", "f16"})
 NARROW = FULL | {"w4a8", "w4d8", "w4"}
@@ -35,7 +35,7 @@ PTQ = frozenset().union(*KINDS.values())
 QAT = frozenset({"w8a8", "w4a8"})
 
 
-class PtqOptions(Options):
+class PtqOptions(fitting.FittingOptions):
     """Options of post-training quantization."""
 
     engine: Literal["aeq", "converter", "best"] = Field(
@@ -51,14 +51,10 @@ class PtqOptions(Options):
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="share of values inside the range, for ranges=percentile, in percent"
     )
-    weights: Literal["auto", "minmax", "mse", "octav"] = Field(
+    weights: Literal["auto", "minmax", "mse", "octav", "hessian"] = Field(
         default="auto",
-        description="how the range of each channel of a weight is chosen; auto is minmax for 8 bits and mse for 4",
-    )
-    rounding: Literal["auto", "nearest", "gptq"] = Field(
-        default="auto",
-        description="how weights are rounded: each to the nearest, or so that a layer's results stay (gptq); auto is "
-        "gptq for 4 bits where there are samples",
+        description="how the range of each channel of a weight is chosen; hessian is mse with errors weighed by what "
+        "the layer's inputs are; auto is minmax for 8 bits and mse for 4",
     )
     io: Literal["float", "int8"] = Field(
         default="float", description="what the file takes and gives: float, or int8 for devices without float"

@@ -19,10 +19,12 @@ from qm.plugin import (
     Scheme,
     Unsupported,
     UsageError,
+    fitting,
 )
 from qm_tf import aeq, calibrate, chain, compact, flat, rounding, scheme, table
 from qm_tf.calibrate import Range
 from qm_tf.chain import Chain
+from qm_tf.layer import Found
 from qm_tf.model import LiteModel
 from qm_tf.option import INSTEAD, KINDS, PTQ, PtqOptions
 from qm_tf.seen import seen
@@ -108,8 +110,8 @@ def unable(options: PtqOptions) -> str:
     """The option that TensorFlow's converter cannot honour; empty where it can all."""
     if options.ranges not in ("auto", "minmax"):
         return f"ranges={options.ranges}"
-    if options.rounding == "gptq":
-        return "rounding=gptq"
+    if options.rounding in ("gptq", "adaround"):
+        return f"rounding={options.rounding}"
     return f"weights={options.weights}" if options.weights not in ("auto", "minmax") else ""
 
 
@@ -130,30 +132,37 @@ class Calibrated:
 
 def _by_aeq(job: QuantizeJob, model: LiteModel, plan: Plan, options: PtqOptions) -> LiteModel:
     known = _calibrated(job, model, plan, options)
-    narrow = any(s.is_integer and s.weight_bits < 8 for s in plan.schemes())
-    if options.weights == "auto" and narrow:
-        job.notes.say("weights of 4 bits have the ranges of least squared error (-o weights=mse)")
+    if options.weights == "auto" and any(s.is_integer and s.weight_bits < 8 for s in plan.schemes()):
+        job.notes.say(f"weights of 4 bits have the ranges of least squared error (-o weights={aeq.FEW})")
     bounds = aeq.weight_bounds(model, plan, known.chain, known.ranges, weights=options.weights)
-    source = _rounded(job, model, plan, bounds, options)
-    return model.with_content(written(source, plan, known.chain, known.ranges, bounds=bounds))
+    source, fitted = _rounded(job, model, plan, known, options)
+    return model.with_content(written(source, plan, known.chain, known.ranges, bounds=bounds | fitted))
 
 
 def _rounded(
-    job: QuantizeJob, model: LiteModel, plan: Plan, bounds: Mapping[int, Array], options: PtqOptions
-) -> LiteModel:
-    """The model with weights rounded so that results stay, where that is asked for, or pays and there are samples."""
-    if options.rounding == "nearest":
-        return model
-    layers = rounding.fitting(model, plan, most_bits=8 if options.rounding == "gptq" else 4)
-    if not layers:
-        return model
+    job: QuantizeJob, model: LiteModel, plan: Plan, known: Calibrated, options: PtqOptions
+) -> tuple[LiteModel, dict[int, Array]]:
+    """The model with weights rounded so that results stay, and biases that follow, and how far the weights reach;
+    where that is asked for, or pays and there are samples."""
+    wishes = fitting.Wishes.of(options, few=aeq.FEW)
+    layers = rounding.fitting_layers(model, plan, wishes)
+    keeping = sum(wishes.keeps_results(plan[f.name].weight_bits) for f in layers)
     if job.data is None or not len(job.data):
-        if options.rounding == "gptq":
-            raise UsageError("rounding=gptq needs samples", hint="Give a few dozen with --data.")
-        job.notes.say("weights of 4 bits are rounded to the nearest: with samples (--data) much less would be lost")
-        return model
-    job.notes.say(f"{len(layers)} layers have weights rounded so that their results stay (-o rounding=gptq)")
-    return rounding.rounded(model, plan, layers, bounds, job.data, progress=job.progress)
+        for name, value in (("rounding", options.rounding), ("weights", options.weights)):
+            if value in ("gptq", "adaround", "hessian"):
+                raise UsageError(f"{name}={value} needs samples", hint="Give a few dozen with --data.")
+        if keeping:
+            job.notes.say("weights of 4 bits are rounded to the nearest: with samples (--data) much less would be lost")
+        return model, {}
+    if not layers:
+        return model, {}
+    if keeping:
+        job.notes.say(f"{keeping} layers have weights rounded so that their results stay (-o rounding={wishes.method})")
+
+    def bound(f: Found, power: Array | None) -> Array:
+        return aeq.bound(model, f, plan[f.name], known.chain, known.ranges, options.weights, power)
+
+    return rounding.rounded(model, plan, layers, bound, job.data, wishes, progress=job.progress)
 
 
 def _calibrated(job: QuantizeJob, model: LiteModel, plan: Plan, options: PtqOptions) -> Calibrated:

@@ -26,17 +26,24 @@ def axis(graph: Graph, f: Found) -> int:
 
 
 def bounds(
-    weight: Array, axis: int | None, *, bits: int, method: str, bias: Array | None = None, step: float = 0.0
+    weight: Array,
+    axis: int | None,
+    *,
+    bits: int,
+    method: str,
+    bias: Array | None = None,
+    step: float = 0.0,
+    power: Array | None = None,
 ) -> NDArray[np.float32]:
     """The largest magnitude that the integers of each channel cover, in the weight's rank; of all where axis is None.
 
+    ``power`` is that of the input that each weight meets, in the weight's shape, where the method is hessian.
     ``bias``, of a layer whose input has the step ``step``, is a lower bound: it must fit in 32 bits at the product of
     the steps.
     """
-    values = np.asarray(weight, np.float64)
-    rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(weight.shape[axis], -1)
+    rows = _channels(weight, axis)
     widest = np.abs(rows).max(axis=1, initial=0.0)
-    most = weight_clips(rows, bits=bits, method=method)
+    most = weight_clips(rows, bits=bits, method=method, power=None if power is None else _channels(power, axis))
     most = np.maximum(most, _LEAST * (widest.max(initial=0.0) or 1.0))
     if bias is not None and step:
         most = np.maximum(most, np.abs(bias) * ((1 << (bits - 1)) - 1) / (step * _LARGEST_BIAS))
@@ -44,3 +51,9 @@ def bounds(
     if axis is not None:
         shape[axis] = -1
     return most.astype(np.float32).reshape(shape)
+
+
+def _channels(values: Array, axis: int | None) -> NDArray[np.float64]:
+    """The values as ``(channels, values)``."""
+    rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    return rows.astype(np.float64)

@@ -45,7 +45,7 @@ def _rounded(job: QuantizeJob, model: TorchModel, gm: GraphModule, options: PtqO
     schemes = layer.schemes(gm.graph, job.plan)
     if keeping := sum(wishes.keeps_results(s.weight_bits) for s in schemes.values()):
         layers = "1 layer" if keeping == 1 else f"{keeping} layers"
-        job.notes.say(f"{layers} with weights rounded so that results stay (rounding=gptq)")
+        job.notes.say(f"{layers} with weights rounded so that results stay (rounding={wishes.method})")
     return weight.fit(model, gm, schemes, job.data, wishes, progress=job.progress)
 
 
