@@ -241,6 +241,37 @@ def test_four_bit_weights_take_half_the_bytes_and_run_on_integer_kernels(network
     assert kinds["Conv"] == 0
 
 
+def test_layers_in_turn_make_good_what_those_before_them_lost(network: OnnxModel) -> None:
+    data, judges = smooth(48), Data(smooth(80).batches[48:])
+    last = network.layers()[-1].name
+    wanted = results(network, judges, last)
+    figures = [
+        sqnr_db(wanted, results(run(network, data, scheme="w4a8", sequential=s), judges, last)) for s in (False, True)
+    ]
+    assert figures[1] > figures[0] + 0.5
+
+
+def test_layers_in_turn_of_branches_keep_the_mean_of_results(build: Build) -> None:
+    nodes = [
+        node("Conv", "x w0 b0", "a", pads=[1] * 4),
+        node("Relu", "a", "r"),
+        node("Conv", "r w1 b1", "b", pads=[1] * 4),
+        node("Conv", "r w2 b2", "c"),
+        node("Add", "b c", "s"),
+        node("Conv", "s w3 b3", "y"),
+    ]
+    weights = {"w0": normal(8, 3, 3, 3), "w1": normal(8, 8, 3, 3, seed=1), "w2": normal(8, 8, 1, 1, seed=2)}
+    weights |= {"w3": normal(4, 8, 1, 1, seed=3)} | {f"b{i}": normal(4 if i == 3 else 8, seed=4 + i) for i in range(4)}
+    model = OnnxModel(normalize(build(nodes, weights, inputs={"x": [1, 3, 12, 12]}))[0])
+    data = smooth(16)
+    wanted = results(model, data, "y_conv").mean(axis=(0, 2, 3))
+    shifts = [
+        np.abs(results(run(model, data, scheme="w4a8", **o), data, "y_conv").mean(axis=(0, 2, 3)) - wanted).mean()
+        for o in (PLAIN, BOTH)
+    ]
+    assert shifts[1] < shifts[0] / 4
+
+
 def test_four_bit_weights_gain_most_from_it(network: OnnxModel) -> None:
     data, judges = smooth(48), Data(smooth(80).batches[48:])
     last = network.layers()[-1].name

@@ -16,6 +16,7 @@ from qm.numerics.affine import (
 )
 from qm.numerics.clip import weight_clips
 from qm.numerics.comparison import Comparison, Tally
+from qm.numerics.drift import Drift, followed
 from qm.numerics.group import group_grid
 from qm.numerics.histogram import activation, histogram
 from qm.numerics.metric import cosine, slice_sqnr_db, sqnr_db, top1_agreement
@@ -33,6 +34,7 @@ __all__ = [
     "PIECE",
     "SAFE_SUM",
     "Comparison",
+    "Drift",
     "Grid",
     "Lying",
     "Moments",
@@ -47,6 +49,7 @@ __all__ = [
     "expected_error",
     "extremes",
     "fake_quantize",
+    "followed",
     "grid_for",
     "grid_for_range",
     "group_grid",

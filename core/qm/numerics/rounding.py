@@ -41,6 +41,11 @@ class Moments:
         """Bytes that they take."""
         return self._total.nbytes + self._products.nbytes + sum(w.nbytes for w in self._waiting)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the products, that of nothing where they are not kept."""
+        return self._products.shape
+
     def update(self, inputs: NDArray[np.float32]) -> None:
         """Take in inputs ``(rows, inputs)``, groups in front of them."""
         self._waiting.append(inputs)
@@ -115,15 +120,21 @@ def result_error(change: Array, products: Floats) -> Floats:
     return error
 
 
-def _factors(products: Floats) -> tuple[NDArray[np.intp], Floats]:
-    """The order of the columns, and the upper Cholesky factor of the inverse of the products in that order."""
+def damped(products: Floats) -> Floats:
+    """The products with a hundredth of their mean power added to each input's own, so that they can be inverted."""
     power = np.diagonal(products, axis1=-2, axis2=-1)
     mean = power.mean(axis=-1, keepdims=True)
     missing = np.where(power == 0, 1.0, 0.0) + _DAMPING * np.where(mean > 0, mean, 1.0)
-    damped = products + missing[..., None] * np.eye(products.shape[-1])
-    order = np.argsort(-power, axis=-1, kind="stable")
-    damped = np.take_along_axis(np.take_along_axis(damped, order[..., None], -2), order[..., None, :], -1)
-    return order, np.swapaxes(np.linalg.cholesky(np.linalg.inv(damped)), -1, -2)
+    made: Floats = products + missing[..., None] * np.eye(products.shape[-1])
+    return made
+
+
+def _factors(products: Floats) -> tuple[NDArray[np.intp], Floats]:
+    """The order of the columns, and the upper Cholesky factor of the inverse of the products in that order."""
+    order = np.argsort(-np.diagonal(products, axis1=-2, axis2=-1), axis=-1, kind="stable")
+    sorted_rows = np.take_along_axis(damped(products), order[..., None], -2)
+    ordered = np.take_along_axis(sorted_rows, order[..., None, :], -1)
+    return order, np.swapaxes(np.linalg.cholesky(np.linalg.inv(ordered)), -1, -2)
 
 
 def _partners(order: NDArray[np.intp]) -> NDArray[np.intp]:

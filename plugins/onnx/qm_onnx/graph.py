@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 ONNX_DOMAINS = ("", "ai.onnx")
 
@@ -207,6 +207,19 @@ def captured(graph: GraphProto) -> list[str]:
     known |= {name for node in graph.node for name in node.output}
     reads: Iterable[str] = [name for node in graph.node for name in uses(node)] + [o.name for o in graph.output]
     return [name for name in dict.fromkeys(reads) if name not in known]
+
+
+def shorten(graph: GraphProto, names: Iterable[str]) -> None:
+    """Make the graph one whose outputs are the named tensors, without the nodes, in order, that they do not need."""
+    del graph.output[:]
+    graph.output.extend(ValueInfoProto(name=n) for n in names)
+    given = {v.name for v in graph.input}
+    needed = {o.name for o in graph.output}
+    for i in reversed(range(len(graph.node))):
+        if needed.isdisjoint(graph.node[i].output):
+            del graph.node[i]
+        else:
+            needed.update(name for name in uses(graph.node[i]) if name not in given)
 
 
 def sort(graph: GraphProto) -> None:

@@ -45,6 +45,11 @@ class PtqOptions(Options):
         description="how weights are rounded: each to the nearest, or so that a layer's results stay, one column after "
         "another (gptq) or all together (adaround, slower); auto is gptq for 4 bits and nearest for 8",
     )
+    sequential: bool = Field(
+        default=True,
+        description="whether layers are rounded in turn, each fitted to what reaches it through those that are rounded "
+        "already, where two or more are to keep their results",
+    )
     bias_correction: bool = Field(
         default=True, description="whether biases make good what the rounding of weights changes on average"
     )

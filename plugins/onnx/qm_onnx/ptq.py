@@ -13,7 +13,7 @@ from onnx import NodeProto
 
 from qm.numerics import Grid, Stream, choose_range
 from qm.plugin import QuantizeJob, UsageError
-from qm_onnx import calibrate, chain, guard, qdq, rounding, safe, stem, width
+from qm_onnx import calibrate, chain, guard, qdq, rounding, safe, stem, turn, width
 from qm_onnx.graph import Scope
 from qm_onnx.model import OnnxModel
 from qm_onnx.option import PtqOptions
@@ -126,8 +126,10 @@ def _fitted(job: QuantizeJob, prepared: Prepared, options: PtqOptions, sources: 
         biases=options.bias_correction,
         pair_safe=safe.wants_pair_safe(job.target),
     )
-    safe.explain(prepared.sites, prepared.weights, job.target, job.notes)
     keeping = sum(wishes.keeps_results(s) for s in prepared.sites)
+    safe.explain(prepared.sites, prepared.weights, job.target, job.notes)
     if keeping:
         job.notes.say(f"{safe.layers(keeping)} with weights rounded so that results stay (rounding={wishes.method})")
+    if keeping > 1 and options.sequential:
+        return turn.fit(prepared, job.data, wishes, sources, progress=job.progress)
     return rounding.fit(prepared, job.data, wishes, sources, progress=job.progress, memo=job.memo)

@@ -124,35 +124,44 @@ def fit(
     The weight of a layer that is no product of one matrix with its data is rounded to the nearest, and its bias stays.
     ``sources`` are the tensors of the model behind those that were put in before layers; ``memo`` keeps what was seen.
     """
-    sites: dict[str, list[Site]] = {}
-    for site in prepared.sites:
-        sites.setdefault(site.weight, []).append(site)
-    weights = {name: w for name, readers in sites.items() if (w := _weight(prepared, name, readers, wishes, sources))}
-    grids = {name: _plain(prepared, readers[0], wishes) for name, readers in sites.items() if name not in weights}
-    asked = {w.question(wishes): w for w in weights.values()}
+    weights, grids = divided(prepared, wishes, sources)
+    asked = {w.question(wishes): w for w in weights}
 
     def look(questions: Sequence[tuple[Hashable, ...]]) -> dict[tuple[Hashable, ...], Fitted]:
         made = _fitted(prepared.model, [asked[q] for q in questions], data, wishes, progress, memo)
         return dict(zip(questions, made, strict=True))
 
     fitted = memo.many(asked, look)
-    for w in weights.values():
+    for w in weights:
         found = fitted[w.question(wishes)]
-        _store(prepared, w.name, found.weight)
+        store(prepared, w.name, found.weight)
         grids[w.name] = found.grid
         for site, change in zip(w.sites, found.biases, strict=False):
-            _add_bias(prepared, site, change)
+            add_bias(prepared, site, change)
     return grids
+
+
+def divided(prepared: Prepared, wishes: Wishes, sources: Mapping[str, str]) -> tuple[list[Weight], dict[str, Grid]]:
+    """The weights that are fitted to their inputs, in the order of their layers, and the grids of the others.
+
+    These are put on their grids.
+    """
+    sites: dict[str, list[Site]] = {}
+    for site in prepared.sites:
+        sites.setdefault(site.weight, []).append(site)
+    weights = {name: w for name, readers in sites.items() if (w := _weight(prepared, name, readers, wishes, sources))}
+    grids = {name: _plain(prepared, readers[0], wishes) for name, readers in sites.items() if name not in weights}
+    return list(weights.values()), grids
 
 
 def _fitted(
     model: OnnxModel, weights: Sequence[Weight], data: Dataset, wishes: Wishes, progress: Progress, memo: Memo
 ) -> Iterator[Fitted]:
-    for part in _portions(weights):
+    for part in portions(weights):
         matrices = {look: w.matrix for w in part for look in w.looks().values()}
         seen = memo.many(matrices, partial(_watch, model, matrices, data, progress))
         for w in progress.track(part, "rounding weights", total=len(part)):
-            yield _rounded(w, {source: seen[look] for source, look in w.looks().items()}, wishes)
+            yield rounded(w, {source: seen[look] for source, look in w.looks().items()}, wishes)
 
 
 def _plain(prepared: Prepared, site: Site, wishes: Wishes) -> Grid:
@@ -164,16 +173,17 @@ def _plain(prepared: Prepared, site: Site, wishes: Wishes) -> Grid:
     value = prepared.weights[site.weight]
     ranges = "mse" if reach == "hessian" else reach
     grid = safe.weight_grid(site, value, pair_safe=wishes.pair_safe, ranges=ranges)
-    _store(prepared, site.weight, fake_quantize(value, grid))
+    store(prepared, site.weight, fake_quantize(value, grid))
     return grid
 
 
-def _store(prepared: Prepared, name: str, value: Array) -> None:
+def store(prepared: Prepared, name: str, value: Array) -> None:
+    """Put another weight in the place of one."""
     prepared.weights[name] = value
     graph.stored(prepared.proto, name).CopyFrom(numpy_helper.from_array(value, name))
 
 
-def _rounded(w: Weight, moments: Mapping[str, Moments], wishes: Wishes) -> Fitted:
+def rounded(w: Weight, moments: Mapping[str, Moments], wishes: Wishes) -> Fitted:
     """The weight on its grid, and what its layers lose by that on average, to be made good by their biases."""
     grid = _grid(w, moments, wishes)
     made = fake_quantize(w.value, grid)
@@ -230,7 +240,7 @@ def _weight(
     )
 
 
-def _portions(weights: Sequence[Weight]) -> Iterator[list[Weight]]:
+def portions(weights: Sequence[Weight]) -> Iterator[list[Weight]]:
     """The weights in parts whose products fit in memory together."""
     part: list[Weight] = []
     taken = 0
@@ -261,7 +271,7 @@ def _watch(
     return made
 
 
-def _add_bias(prepared: Prepared, site: Site, change: Array) -> None:
+def add_bias(prepared: Prepared, site: Site, change: Array) -> None:
     """Let a convolution or Gemm add ``(out,)`` to its results; where its bias is computed it stays as it was."""
     if site.node.op_type == "MatMul":
         return
