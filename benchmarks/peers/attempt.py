@@ -63,7 +63,8 @@ def attempt(
         log = to.with_suffix(".log")
         cost, code = _measured([str(interpreter), str(RECIPES / script), str(told)], Path(scratch), log, limit_s)
         if code:
-            raise Failed(f"not done in {limit_s:.0f} s" if code == LATE else last_line(log))
+            late = f"not done in {limit_s:.0f} s, of which the processor was its own for {cost.cpu_seconds:.0f}"
+            raise Failed(late if code == LATE else last_line(log))
         if not part.exists():
             raise Failed("it wrote no model")
         shutil.copyfile(part, to)

@@ -116,7 +116,7 @@ ENTRANTS: tuple[Entrant, ...] = (
     _nncf("mixed preset", preset="mixed"),
     _nncf("mixed preset, accurate bias correction", preset="mixed", fast_bias_correction=False),
     _aimet("default"),
-    _aimet("per channel", config="default_config_per_channel.json"),
+    _aimet("CLE", equalize=True),
     _aimet("per channel, CLE, AdaRound", config="default_config_per_channel.json", equalize=True, adaround=1000),
     _quark("A8W8, its default", config="A8W8_QCONFIG"),
     _quark("A8W8, CLE, AdaRound", config="A8W8_ADAROUND_QCONFIG", algorithms={"CLEConfig": {}}),

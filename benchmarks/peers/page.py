@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -13,6 +14,8 @@ HEADER = (
     "| tool | recipe | top-1 against float, points | SQNR, dB | speed | size | integers | quantizing |",
     "| --- | --- | --- | --- | --- | --- | --- | --- |",
 )
+
+COLUMNS = 2
 
 
 def write(file: Path, rows: Mapping[str, Sequence[Row]]) -> None:
@@ -48,7 +51,7 @@ def _table(rows: Sequence[Row], kernels: str) -> str:
     one = known[0][1]
     heading = f"{title(kernels, one)}: float {100 * one['accuracy']['before']:.1f} % of {one['samples']:,} images."
     floors = [100 * judged["speed"]["noise_floor"] for _, judged in known]
-    noise = f"Noise floor of the clock, row by row: {min(floors):.1f} to {max(floors):.1f} %."
+    noise = f"Noise floor by wall time: {min(floors):.1f} % at the best row, {median(floors):.1f} % at the median one."
     return "\n".join([heading, "", *HEADER, *(line(row, judged) for row, judged in known), "", noise, ""])
 
 
@@ -59,7 +62,8 @@ def _worst_first(known: tuple[Row, Mapping[str, Any]]) -> float:
 def title(kernels: str, judged: Mapping[str, Any]) -> str:
     """What ran the files."""
     where = "its AVX2 kernels alone" if kernels == "avx2" else f"all kernels of this CPU ({judged['cpu']})"
-    return f"{judged['runtime']}, {where}"
+    engine = " ".join(judged["runtime"].split()[:2])  # What follows is of one file, such as what a delegate took.
+    return f"{engine}, one thread, {where}"
 
 
 def tool(row: Row) -> str:
@@ -109,12 +113,15 @@ def picture(file: Path, rows: Mapping[str, Sequence[Row]]) -> None:
     ]
     names = list(dict.fromkeys(row["tool"] for found in rows.values() for row in found if not row["failed"]))
     colours = {name: plt.get_cmap("tab10")(i) for i, name in enumerate(names)}
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 4.4), squeeze=False)
-    for axis, (name, kernels) in zip(axes[0], panels, strict=True):
+    lines = -(-len(panels) // COLUMNS)
+    figure, axes = plt.subplots(lines, COLUMNS, figsize=(4.4 * COLUMNS, 4 * lines + 0.5), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (name, kernels) in zip(axes.flat, panels, strict=False):
         _panel(axis, [row for row in rows[name] if kernels in row["judged"]], kernels, colours)
     handles = [plt.Line2D([], [], color=colours[n], marker="o", linestyle="", label=n) for n in names]
-    figure.legend(handles=handles, loc="lower center", ncols=len(names), frameon=False)
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.legend(handles=handles, loc="lower center", ncols=5, frameon=False)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(file, dpi=100, metadata={"Software": None})
     plt.close(figure)
 
@@ -134,9 +141,9 @@ def _panel(axis: Any, rows: Sequence[Row], kernels: str, colours: Mapping[str, A
             elinewidth=1,
         )
     best = [points[i] for i in front(points)]
-    axis.step(*zip(*best, strict=True), where="pre", color="0.6", linewidth=1, zorder=0)
+    axis.step(*zip(*best, strict=True), where="post", color="0.6", linewidth=1, zorder=0)
     axis.axvline(1, color="0.85", linewidth=1, zorder=0)
-    where = "AVX2 kernels" if kernels == "avx2" else rows[0]["judged"][kernels]["runtime"].split(",")[0]
-    axis.set_title(f"{rows[0]['subject'].split(',')[0]}\n{where}", fontsize=10)
+    where = "AVX2 kernels alone" if kernels == "avx2" else rows[0]["judged"][kernels]["cpu"]
+    axis.set_title(f"{rows[0]['subject']}\n{where}", fontsize=10)
     axis.set_xlabel("speed against float")
     axis.set_ylabel("SQNR of the logits, dB")
