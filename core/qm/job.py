@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from qm.card import Options
+from qm.chart import Chart
 from qm.memo import Memo
 from qm.progress import Progress, Silent
 from qm.recipe import Recipe
@@ -126,12 +127,15 @@ class Bench(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanJob:
+    """``charts`` takes what the planner measured and a person may want to look at, for the report."""
+
     recipe: Recipe
     bench: Bench
     options: Any = field(default_factory=Options)
     seed: int = 0
     progress: Progress = field(default_factory=Silent)
     notes: Notes = field(default_factory=Notes)
+    charts: list[Chart] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from qm import cache, fitting, function, training
 from qm.card import Benchmark, Card, Exporter, Loader, Needs, Options, Planner, Quantizer
+from qm.chart import Chart
 from qm.errors import NotReady, PluginError, QmError, Unsupported, UsageError
 from qm.file import contents, locked, sha256, written
 from qm.job import Bench, BenchmarkJob, ExportJob, LoadJob, Notes, PlanJob, QuantizeJob, Speed, Step, Trial
@@ -64,6 +65,7 @@ __all__ = [
     "BenchmarkJob",
     "Can",
     "Card",
+    "Chart",
     "Dataset",
     "ExportJob",
     "Exporter",

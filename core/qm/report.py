@@ -14,6 +14,7 @@ from typing import Self
 
 from pydantic import Field, ValidationError
 
+from qm.chart import Chart
 from qm.errors import UsageError
 from qm.file import sha256, written
 from qm.measurement import Ratio
@@ -259,6 +260,7 @@ class Report(Strict):
     profile_before: Profile | None = None
     profile_after: Profile | None = None
     activations: tuple[Spread, ...] = ()
+    charts: tuple[Chart, ...] = ()
     environment: dict[str, str]
 
     @classmethod

@@ -26,6 +26,7 @@ from qm.plugin import (
     Activation,
     Artifact,
     Card,
+    Chart,
     Loader,
     Memo,
     Model,
@@ -58,6 +59,7 @@ class Run:
     progress: Progress = field(default_factory=Silent)
     notes: Notes = field(default_factory=Notes)
     activations: list[Activation] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
     profile_before: Profile | None = None
     divide: Callable[[Samples], Split] | None = None
 
@@ -135,6 +137,7 @@ class Run:
                 seed=recipe.seed,
                 progress=self.progress,
                 notes=self.notes,
+                charts=self.charts,
             )
             implementation = partial(_implemented, leg.found.card, job)
             recipe = manager.perform("plan", Step(leg.found.plugin, job, implementation), Recipe)
@@ -341,6 +344,7 @@ class Run:
             profile_before=self.profile_before,
             profile_after=Profile.of(seen.operations),
             activations=Spread.worst(self.activations),
+            charts=tuple(self.charts),
             environment=environment(self._distributions()),
         )
 

@@ -10,6 +10,7 @@ import pytest
 import qm
 import qm_toy
 from qm import page
+from qm.chart import Chart
 from qm.errors import UsageError
 from qm.report import Finding, Level, Report
 
@@ -182,3 +183,39 @@ def test_a_page_is_not_overwritten_without_force(report, tmp_path):
     with pytest.raises(UsageError, match="exists"):
         page.write([report], place)
     page.write([report], place, force=True)
+
+
+def charted(report, *, names=("a", "b", HOSTILE), **series):
+    chart = Chart(title="What it costs", across="layer", unit="dB", names=names, series=series, reading="Read this.")
+    return report.model_copy(update={"charts": (chart,)})
+
+
+def test_a_chart_is_drawn_with_a_panel_a_series_and_a_table_of_the_farthest_values(report):
+    text = document([charted(report, w4=(-1.5, None, 0.25), w8=(0.5, -0.75, 0.125))])
+    seen = "".join(Seen(text).text)
+    assert "What it costs" in seen and "Read this." in seen
+    assert all(word in seen for word in ("w4, dB", "w8, dB", "−1.50", "+0.25", "+0.50", "−0.75"))
+
+
+def test_names_in_a_chart_are_no_markup(report):
+    text = document([charted(report, w4=(1.0, 2.0, 3.0))])
+    assert "<script" not in text
+    Seen(text)
+
+
+def test_a_long_chart_lists_the_farthest_and_keeps_the_rest_folded(report):
+    values = tuple(float(i) for i in range(20))
+    text = document([charted(report, names=tuple(f"layer{i}" for i in range(20)), w4=values)])
+    shown = text[text.index("What it costs") :]
+    assert shown.index(">layer19<") < shown.index("All 20") < shown.index(">layer0<")
+
+
+def test_a_series_of_which_nothing_is_known_has_no_panel(report):
+    text = document([charted(report, w4=(None, None, None), w8=(1.0, 0.0, -1.0))])
+    assert "w8, dB" in text and "w4, dB" not in text
+    assert "What it costs" not in document([charted(report, w4=(None, None, None))])
+
+
+def test_a_chart_with_values_lacking_is_refused():
+    with pytest.raises(ValueError, match="series 'w4' has 1 values for 2 names"):
+        Chart(title="t", across="layer", unit="dB", names=("a", "b"), series={"w4": (1.0,)})

@@ -115,3 +115,23 @@ def test_no_choice_for_any_layer_is_said(bench):
     with pytest.raises(UsageError, match="there is no layer with a choice of schemes"):
         group.groups(bench(W8, SensitivityOptions()).bench, W8, "w8")
     assert FLOAT.is_float
+
+
+def test_the_report_gets_a_picture_of_what_each_layer_costs(bench):
+    job = bench(W4, SensitivityOptions(ladder="w4,w8"))
+    worst.plan(job)
+    (chart,) = job.charts
+    assert chart.names == ("first", "second", "head")
+    assert list(chart.series) == ["w8"]
+    alone, start = job.bench.run(W4.with_rules(Rule.exactly("second", "w8"))), job.bench.run(W4)
+    assert chart.series["w8"][1] == pytest.approx(alone.sqnr_db - start.sqnr_db, abs=1e-3)
+
+
+def test_a_picture_says_nothing_of_a_scheme_that_a_layer_cannot_have(bench):
+    job = bench(W4.with_rules(Rule.exactly("head", "w8")), SensitivityOptions(ladder="w4,w8"))
+    worst.plan(job)
+    (chart,) = job.charts
+    assert [[value is None for value in chart.series[s]] for s in ("w4", "w8")] == [
+        [True, True, False],
+        [False, False, True],
+    ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import resources
 
 from qm.page.activation import activations
+from qm.page.chart import charts
 from qm.page.entry import Entry, entries, headline
 from qm.page.layer import error_by_layer
 from qm.page.markup import Html, details, join, paragraph, section, tag
@@ -64,6 +65,7 @@ def _parts(entry: Entry) -> Html:
         section("Findings", findings(report)),
         section("Figures", figures(report)),
         section("Error by layer" if report.error_by_layer else "Layers", error_by_layer(entry), layers(entry)),
+        charts(entry),
         section("Activations that lose most", activations(entry)),
         section("Time by operation", operations(entry)),
         section("Samples", samples(report)),

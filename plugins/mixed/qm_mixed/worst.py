@@ -8,6 +8,7 @@ from pathlib import Path
 from qm.plugin import PlanJob, Recipe, Scheme, UsageError, written
 from qm_mixed.cost import Cost, Costs, decibel, measure, noise, rules
 from qm_mixed.group import Group
+from qm_mixed.picture import picture
 
 SHOWN = 10
 
@@ -22,6 +23,7 @@ def plan(job: PlanJob) -> Recipe:
     if options.table and Path(options.table).suffix != ".csv":
         raise UsageError(f"the table {options.table!r} is no .csv file", hint="Give it a name that ends in .csv.")
     costs = measure(job, options.ladder)
+    job.charts.append(picture(costs))
     if options.table:
         _write(costs, Path(options.table))
     gains = sorted(_gains(costs), key=lambda gain: gain[2].noise)
