@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from qm.numerics import Stream, choose_range, needs_histogram
-from qm.plugin import Dataset, Progress, UsageError
+from qm.plugin import Dataset, Memo, Progress, UsageError
 from qm_tf import runtime
 from qm_tf.chain import Chain
 from qm_tf.model import LiteModel
@@ -23,8 +23,9 @@ def observe(
     method: str = "minmax",
     histogram: bool = True,
     progress: Progress,
+    memo: Memo | None = None,
 ) -> dict[int, Stream]:
-    """Statistics of tensors by number; ``tensors`` says whose each is.
+    """Statistics of tensors by number; ``tensors`` says whose each is. ``memo`` keeps what is seen.
 
     Raises:
         UsageError: there are no samples, one does not fit the model, or a tensor holds NaN or infinity.
@@ -32,6 +33,18 @@ def observe(
     if not len(data):
         raise UsageError("calibration has no samples", hint="Give a few dozen with --data.")
     histogram |= needs_histogram(method)
+
+    def look(keys: Sequence[tuple[str, int, bool]]) -> dict[tuple[str, int, bool], Stream]:
+        seen = _observed(model, {t: tensors[t] for _, t, _ in keys}, data, histogram=histogram, progress=progress)
+        return {key: seen[key[1]] for key in keys}
+
+    known = (memo or Memo.forgetful()).many([("stream", t, histogram) for t in tensors], look)
+    return {t: stream for (_, t, _), stream in known.items()}
+
+
+def _observed(
+    model: LiteModel, tensors: Mapping[int, str], data: Dataset, *, histogram: bool, progress: Progress
+) -> dict[int, Stream]:
     streams = {t: Stream(histogram=histogram) for t in tensors}
     inputs = {t: model.graph.name(t) for t in tensors if t in model.graph.inputs}
     interpreter = model.interpreter(extra_outputs=[t for t in tensors if t not in inputs])

@@ -173,7 +173,12 @@ def _calibrated(job: QuantizeJob, model: LiteModel, plan: Plan, options: PtqOpti
         what = "io=int8" if not any(s.is_static for s in plan.schemes()) else "a scheme with static activations"
         raise UsageError(f"tf.ptq needs samples to calibrate for {what}", hint="Give a few dozen with --data.")
     streams = calibrate.observe(
-        model, drawn.tensors, job.data, method=calibrate.method_for(options.ranges), progress=job.progress
+        model,
+        drawn.tensors,
+        job.data,
+        method=calibrate.method_for(options.ranges),
+        progress=job.progress,
+        memo=job.memo,
     )
     ranges = calibrate.ranges(model, drawn, streams, method=options.ranges, percentile=options.percentile)
     job.activations.extend(seen(model, drawn, streams, ranges))
