@@ -126,6 +126,35 @@ def test_weights_that_xnnpack_would_restore_to_float_are_refused(net, tmp_path):
         export(ExportJob(model=made, path=tmp_path / "net.pte"))
 
 
+class Sum(nn.Module):
+    """A block whose first result is read by a layer and, past it, by a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3)
+        self.first = nn.Conv2d(32, 32, 3, padding=1)
+        self.second = nn.Conv2d(32, 32, 3, padding=1)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, image):
+        stem = self.stem(image).relu()
+        return self.head((stem + self.second(self.first(stem).relu())).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("left", ["stem", "first", "second", "head"])
+def test_any_layer_of_a_residual_block_may_stay_in_float(left, tmp_path):
+    torch.manual_seed(0)
+    model = TorchModel(torch.export.export(Sum().eval(), (torch.zeros(1, 3, 8, 8),)), name="sum")
+    schemes = dict.fromkeys(("stem", "first", "second", "head"), Scheme.parse("w8a8")) | {left: Scheme()}
+    made = ptq.quantize(QuantizeJob(model=model, plan=Plan(schemes), data=samples(8)))
+    path = export(ExportJob(model=made, path=tmp_path / "sum.pte")).path
+    runner = open_session(BenchmarkJob(artifact=Artifact(path=path, format="pte"), threads=1))
+    for batch in samples(4):
+        (before,), (after,) = made.run(batch).values(), runner.run(batch).values()
+        # XNNPACK rounds each layer's result to eight bits too, which the program does not.
+        np.testing.assert_allclose(after, before, atol=0.02)
+
+
 def test_a_file_cut_short_is_refused(lowered, tmp_path):
     short = tmp_path / "short.pte"
     short.write_bytes(lowered.read_bytes()[:3000])

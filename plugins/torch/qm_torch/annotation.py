@@ -57,7 +57,7 @@ def annotate(graph: Graph, names: Mapping[Node, str], plan: Plan) -> Annotation:
             _carry(made, data, name)
     _residuals(graph, made, static)
     for node, name in static.items():
-        if (end := _activated(node)) not in made.readers:
+        if (end := activated(node)) not in made.readers:
             made.results[end] = name
     return made
 
@@ -86,7 +86,7 @@ def _residuals(graph: Graph, made: Annotation, static: Mapping[Node, str]) -> No
                 break
 
 
-def _activated(node: Node) -> Node:
+def activated(node: Node) -> Node:
     """What one activation function makes of a result that nothing else reads, else the result itself."""
     users = list(node.users)
     is_activated = len(users) == 1 and getattr(users[0].target, "overloadpacket", None) in _ACTIVATIONS
@@ -95,4 +95,4 @@ def _activated(node: Node) -> Node:
 
 def _is_quantized(made: Annotation, node: Node) -> bool:
     """Whether the result, or what one activation makes of it, is quantized."""
-    return node in made.readers or _activated(node) in made.readers
+    return node in made.readers or activated(node) in made.readers
