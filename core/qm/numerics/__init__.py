@@ -17,6 +17,7 @@ from qm.numerics.affine import (
 from qm.numerics.clip import weight_clips
 from qm.numerics.comparison import Comparison, Tally
 from qm.numerics.drift import Drift, followed
+from qm.numerics.equalize import affine_bounds, centering, equalizing_scales, smoothing_scales
 from qm.numerics.group import group_grid
 from qm.numerics.histogram import activation, histogram
 from qm.numerics.metric import cosine, slice_sqnr_db, sqnr_db, top1_agreement
@@ -42,10 +43,13 @@ __all__ = [
     "Tally",
     "activation",
     "adaptive_results",
+    "affine_bounds",
+    "centering",
     "channelled",
     "choose_range",
     "cosine",
     "dequantize",
+    "equalizing_scales",
     "expected_error",
     "extremes",
     "fake_quantize",
@@ -69,6 +73,7 @@ __all__ = [
     "result_error",
     "saturating_dot",
     "slice_sqnr_db",
+    "smoothing_scales",
     "sqnr_db",
     "storage",
     "top1_agreement",

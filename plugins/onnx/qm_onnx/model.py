@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from qm.plugin import Array, Batch, Hazard, Layer, Model, Operator, Scheme, TensorSpec, Unsupported
 from qm_onnx import graph, layer, operator, runtime, scheme
 from qm_onnx.normalize import is_quantized as proto_is_quantized
+from qm_onnx.result import restored
 from qm_onnx.spill import Spill
 from qm_onnx.watch import watched
 
@@ -111,7 +112,7 @@ class OnnxModel(Model):
             open_here.session = self._open(proto, runtime.options(exact=exact))
         values = runtime.run(open_here.session, batch, list(dict.fromkeys([*names, *open_here.places.values()])))
         seen = {name: _floats(values[p]) for name, p in open_here.places.items()}
-        return {name: values[name] for name in names} | seen
+        return {name: values[name] for name in names} | restored(self.proto, seen)
 
     def session(
         self, *, level: ort.GraphOptimizationLevel = runtime.ALL, extra_outputs: Sequence[str] = ()

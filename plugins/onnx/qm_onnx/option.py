@@ -53,6 +53,25 @@ class PtqOptions(Options):
     bias_correction: bool = Field(
         default=True, description="whether biases make good what the rounding of weights changes on average"
     )
+    fold: bool = Field(
+        default=True, description="whether constants that layers' data and results meet are put into their weights"
+    )
+    equalize: bool = Field(
+        default=False,
+        description="whether the weights of neighbouring layers are made alike, channel by channel, without data",
+    )
+    smooth: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="how much of the range of a layer's inputs is moved into its weights, channel by channel: from 0 "
+        "for none over 0.5 for half to 1 for all",
+    )
+    balance: bool = Field(
+        default=False,
+        description="whether each channel of a convolution's results that operations in float read gets a range of its "
+        "own, which costs these operations a product and a sum more",
+    )
     operators: str = Field(
         default="auto",
         description="operator kinds to quantize beside the layers, comma-separated, such as Add,MaxPool; none for no "

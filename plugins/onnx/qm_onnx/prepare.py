@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
 
 from qm.plugin import Array, Plan, QuantizeJob, Scheme, Unsupported
-from qm_onnx import layer
+from qm_onnx import graph, layer
 from qm_onnx.graph import Scope, attribute, integer
 from qm_onnx.layer import Found
 from qm_onnx.model import OnnxModel, has_external
@@ -33,6 +33,12 @@ class Prepared:
     def proto(self) -> ModelProto:
         """The copy."""
         return self.rewrite.proto
+
+    def sorted(self) -> OnnxModel:
+        """The copy as it is now, its nodes in order, to be run."""
+        proto = graph.copied(self.proto)
+        graph.sort(proto.graph)
+        return self.model.with_proto(proto)
 
     def store(self, stem: str, value: Array) -> str:
         """The name of a new initializer."""

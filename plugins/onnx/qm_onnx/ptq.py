@@ -8,12 +8,13 @@ which compute in float. A ``t`` at the end is one scale for the whole weight.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from onnx import NodeProto
 
 from qm.numerics import Grid, Stream, choose_range
-from qm.plugin import QuantizeJob, UsageError
-from qm_onnx import calibrate, chain, guard, qdq, rounding, safe, stem, turn, width
+from qm.plugin import Memo, QuantizeJob, UsageError
+from qm_onnx import calibrate, chain, fold, guard, qdq, rounding, safe, smooth, stem, turn, width
 from qm_onnx.graph import Scope
 from qm_onnx.model import OnnxModel
 from qm_onnx.option import PtqOptions
@@ -38,13 +39,17 @@ def quantize(job: QuantizeJob) -> OnnxModel:
         return prepared.model.with_proto(prepared.model.proto)
     if job.data is None:
         raise UsageError("onnx.ptq needs samples to calibrate", hint="Give a few dozen with --data.")
+    samples = job.data
+    if rework(job, prepared, asked, options):
+        # What the memo holds is of tensors as the model has them, and the plan decides what becomes of them here.
+        prepared.model, job = prepared.sorted(), replace(job, memo=Memo.forgetful())
     scope = Scope(prepared.proto.graph)
     around = chain.around(scope, prepared.sites, asked)
     watched = observed(scope, prepared.sites, around)
     streams = calibrate.observe(
         prepared.model,
         watched,
-        job.data,
+        samples,
         method=options.ranges,
         histogram=True,
         progress=job.progress,
@@ -55,6 +60,26 @@ def quantize(job: QuantizeJob) -> OnnxModel:
     guard.verify(written, prepared.sites, pair_safe=safe.wants_pair_safe(job.target))
     job.activations.extend(seen(written, draft, streams, watched))
     return prepared.model.with_proto(written)
+
+
+def rework(job: QuantizeJob, prepared: Prepared, asked: frozenset[str] | None, options: PtqOptions) -> int:
+    """Move constants and ranges to where they cost least, before anything is measured; the float function stays.
+
+    How many changes were made.
+    """
+    assert job.data is not None
+    count = fold.fold(prepared, job.notes) if options.fold else 0
+    if options.equalize:
+        count += smooth.equalize(prepared, job.notes)
+    if not options.smooth and not options.balance:
+        return count
+    integer = {n.name for n in chain.around(Scope(prepared.proto.graph), prepared.sites, asked)}
+    seen = smooth.ranges(prepared, job.data, job.progress)
+    if options.smooth:
+        count += smooth.smooth(prepared, integer, seen, options.smooth, job.notes)
+    if options.balance:
+        count += smooth.balance(prepared, integer, seen, job.notes)
+    return count
 
 
 def observed(scope: Scope, sites: list[Site], around: list[NodeProto]) -> dict[str, str]:
