@@ -131,5 +131,4 @@ ENTRANTS: tuple[Entrant, ...] = (
     _edge("static, 4-bit weights by OCTAV", "static_wi8_ai8", narrow=True),
     _edge("dynamic, 4-bit weights by OCTAV", "dynamic_wi8_afp32", narrow=True),
     _lite("TensorFlow's converter", "int8", "tensorflow", scheme="int8"),
-    _lite("TensorFlow's converter", "int16x8", "tensorflow", scheme="int16x8"),
 )

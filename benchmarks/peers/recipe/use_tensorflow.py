@@ -1,13 +1,8 @@
-"""TensorFlow's converter on a Keras model, its softmax left out; ``scheme`` is float, int8 or int16x8; float inputs."""
+"""TensorFlow's converter on a Keras model, its softmax left out; ``scheme`` is float or int8; float inputs."""
 
 import job
 import keras
 import tensorflow as tf
-
-KERNELS = {
-    "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
-    "int16x8": tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
-}
 
 
 def logits(net: keras.Model) -> keras.Model:
