@@ -114,7 +114,11 @@ class Bench(Protocol):
         ...
 
     def run(self, recipe: Recipe) -> Trial:
-        """Quantize, export and run the recipe; what was tried before, by an interrupted run too, is remembered."""
+        """Quantize, export and run the recipe; what was tried before, by an interrupted run too, is remembered.
+
+        Raises:
+            Unsupported: a method, the exporter or the runtime refuses the plan; others may do.
+        """
         ...
 
     def time(self, recipe: Recipe) -> Speed:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 from qm.plugin import FLOAT, PlanJob, Recipe, Trial, UsageError
+from qm_mixed.attempt import attempted
 from qm_mixed.cost import Choice, Costs, Measure, decibel, drop, measure, noise, say_counts, spoken
 from qm_mixed.greedy import narrowest, path
 from qm_mixed.latency import Times
@@ -54,22 +55,27 @@ class _Search:
     def __init__(self, job: PlanJob, costs: Costs) -> None:
         self.job, self.costs, self.options = job, costs, job.options
         self.tried: dict[Choice, Trial] = {costs.started: costs.start}
+        self.refused: set[Choice] = set()
 
-    def attempt(self, choice: Choice) -> Trial:
-        """Try a plan, and learn from it."""
-        if choice not in self.tried:
-            self.tried[choice] = self.job.bench.run(self.costs.recipe_of(choice))
-            self.costs = self.costs.learnt(choice, self.tried[choice])
-        return self.tried[choice]
+    def attempt(self, choice: Choice) -> Trial | None:
+        """Try a plan, and learn from it; None where it is refused."""
+        if choice not in self.tried and choice not in self.refused:
+            trial = attempted(self.job, self.costs.recipe_of(choice))
+            if trial is None:
+                self.refused.add(choice)
+            else:
+                self.tried[choice] = trial
+                self.costs = self.costs.learnt(choice, trial)
+        return self.tried.get(choice)
 
     def told(self, choice: Choice) -> str:
         """A plan that was tried, in words."""
         return spoken(self.tried[choice])
 
-    def nothing(self) -> list[Choice]:
-        """The plan that would quantize none of the groups, where there is one: it is no plan."""
+    def barred(self) -> list[Choice]:
+        """The plans that were refused; and the one that would quantize none of the groups, where there is one."""
         choice = tuple(FLOAT for _ in self.costs.by_group)
-        return [choice] if all(FLOAT in options for options in self.costs.by_group) else []
+        return [*self.refused, *([choice] if all(FLOAT in options for options in self.costs.by_group) else [])]
 
     def rounds(self, words: str) -> Iterator[int]:
         count = self.options.trials
@@ -84,10 +90,10 @@ class _Accurate(_Search):
         self.times: Times | None = None
         self.timed: dict[Choice, float] = {}
 
-    def attempt(self, choice: Choice) -> Trial:
-        """Try a plan, time it where time is limited, and learn from both."""
+    def attempt(self, choice: Choice) -> Trial | None:
+        """Try a plan, time it where time is limited, and learn from both; None where it is refused."""
         trial = super().attempt(choice)
-        if self.times is not None and choice not in self.timed:
+        if trial is not None and self.times is not None and choice not in self.timed:
             self.timed[choice] = self.job.bench.time(self.costs.recipe_of(choice)).latency_us
             self.times = self.times.learnt(choice, self.timed[choice])
         return trial
@@ -102,15 +108,17 @@ class _Accurate(_Search):
         self._check_possible(limit)
         if self.options.max_latency_us is not None:
             self._check_fast(self.options.max_latency_us)
-        asked = limit
-        for number in self.rounds("trying plans"):
-            choice = self._greedy(limit) if number == 1 else self._solved(asked)
+        asked, is_greedy = limit, True
+        for _ in self.rounds("trying plans"):
+            choice = self._greedy(limit) if is_greedy else self._solved(asked)
             if choice is None:
-                if number == 1:
-                    continue
-                break
+                if not is_greedy:
+                    break
+                is_greedy = False
+                continue
             trial = self.attempt(choice)
-            if limit is not None and asked is not None and trial.nbytes > limit:
+            is_greedy = is_greedy and trial is None
+            if trial is not None and limit is not None and asked is not None and trial.nbytes > limit:
                 asked -= trial.nbytes - limit  # Sizes do not quite add either: files have padding and tables.
         if limit is not None and not self._fitting(limit):
             self.attempt(narrowest(self.costs))
@@ -127,10 +135,11 @@ class _Accurate(_Search):
             limits.append((self.costs.part("macs_bits"), self.options.max_macs_bits))
         if self.times is not None and self.options.max_latency_us is not None:
             limits.append((self.times.part, self.options.max_latency_us - self.times.start_us))
-        return solve(self.costs, self.costs.part("noise"), limits, [*self.tried, *self.nothing()])
+        return solve(self.costs, self.costs.part("noise"), limits, [*self.tried, *self.barred()])
 
     def _greedy(self, limit: float | None) -> Choice | None:
-        return next((c for c in path(self.costs) if self._is_within(c, self.costs.nbytes(c), limit)), None)
+        within = (c for c in path(self.costs) if self._is_within(c, self.costs.nbytes(c), limit))
+        return next((c for c in within if c not in self.refused), None)
 
     def _is_within(self, choice: Choice, nbytes: float, limit: float | None) -> bool:
         most, most_us = self.options.max_macs_bits, self.options.max_latency_us
@@ -151,10 +160,12 @@ class _Accurate(_Search):
 
     def _nothing_fits(self, limit: float | None) -> UsageError:
         """What to say where each limit can be met, and no plan that was tried meets all."""
-        if limit is not None and not any(t.nbytes <= limit for t in self.tried.values()):
+        if limit is not None and not self.refused and not any(t.nbytes <= limit for t in self.tried.values()):
             return _too_small(f"{limit:,.0f} bytes", f"{min(t.nbytes for t in self.tried.values()):,}")
         return UsageError(
-            f"none of the {len(self.tried)} plans tried is within all limits: the nearest has "
+            f"none of the {len(self.tried)} plans tried is within all limits"
+            + (f", and {len(self.refused)} more were refused" if self.refused else "")
+            + ": the nearest has "
             + self.told(min(self.tried, key=lambda c: (self.timed.get(c, 0.0), self.tried[c].nbytes))),
             hint="Raise a limit, or have more plans tried with -o trials=.",
         )
@@ -163,11 +174,11 @@ class _Accurate(_Search):
         """Raise UsageError where even the fastest plan takes too long."""
         self.times = measure_times(self.job, self.costs)
         self.timed[self.costs.started] = self.times.start_us
-        fastest = solve(self.costs, self.times.part, [], self.nothing())
+        fastest = solve(self.costs, self.times.part, [], self.barred())
         if fastest is not None and self.times.latency_us(fastest) > most_us:
-            self.attempt(fastest)
+            is_made = self.attempt(fastest) is not None
             least = min(self.timed.values())
-            if least > most_us:
+            if is_made and least > most_us:
                 raise _too_small(f"{most_us:g} us", f"{least:,.1f} us", "fastest")
         for choice in list(self.tried):  # Those tried before the clock was there.
             self.attempt(choice)
@@ -181,7 +192,7 @@ class _Accurate(_Search):
                 raise _too_small(f"{most:g} MACs x bits", f"{least:g}")
         if limit is not None and self.costs.nbytes(narrowest(self.costs)) > limit:
             trial = self.attempt(narrowest(self.costs))
-            if trial.nbytes > limit:
+            if trial is not None and trial.nbytes > limit:
                 raise _too_small(f"{limit:,.0f} bytes", f"{trial.nbytes:,}")
 
 
@@ -197,9 +208,12 @@ class _Small(_Search):
                 self.costs,
                 self.costs.part("nbytes"),
                 [(self.costs.part("noise"), math.exp(middle) - noise(self.costs.start))],
-                [*(c for c, t in self.tried.items() if not self._is_met(t)), *self.nothing()],
+                [*(c for c, t in self.tried.items() if not self._is_met(t)), *self.barred()],
             )
-            if choice is None or self._is_met(self.attempt(choice)):
+            trial = None if choice is None else self.attempt(choice)
+            if choice is not None and trial is None:
+                continue  # It was refused: the next one with as little error.
+            if trial is None or self._is_met(trial):
                 low = middle
             else:
                 high = middle
@@ -229,7 +243,7 @@ class _Small(_Search):
         """Raise UsageError where no plan is so accurate, as far as trials tell."""
         if self._meeting():
             return
-        choice = solve(self.costs, self.costs.part("noise"), [], self.nothing())
+        choice = solve(self.costs, self.costs.part("noise"), [], self.barred())
         if choice is not None:
             self.attempt(choice)
         if not self._meeting():

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qm.plugin import PlanJob, Recipe, Rule, Scheme, Trial, UsageError
+from qm.plugin import PlanJob, Recipe, Rule, Scheme, Trial, Unsupported, UsageError
+from qm_mixed.attempt import leave_out
 from qm_mixed.group import Group, groups
 
 Measure = Callable[[int, Scheme], float]
@@ -84,19 +85,26 @@ class Costs:
 
 
 def measure(job: PlanJob, ladder: str) -> Costs:
-    """Try every group at every scheme of its ladder, the rest as the recipe has them.
+    """Try every group at every scheme of its ladder, the rest as the recipe has them; what is refused is left out.
 
     Raises:
         UsageError: there is nothing to choose.
+        Unsupported: the recipe itself is refused.
     """
     found = groups(job.bench, job.recipe, ladder)
     start = job.bench.run(job.recipe)
     pairs = [(g, s) for g in found for s in g.choices if s != g.start]
     tried: dict[tuple[Group, Scheme], Cost] = {}
+    refused: dict[tuple[Group, Scheme], Unsupported] = {}
     for group, scheme in job.progress.track(pairs, "trying layers", total=len(pairs)):
-        trial = job.bench.run(job.recipe.with_rules(*rules(group, scheme)))
+        try:
+            trial = job.bench.run(job.recipe.with_rules(*rules(group, scheme)))
+        except Unsupported as e:
+            refused[group, scheme] = e
+            continue
         if math.isfinite(noise(trial)):
             tried[group, scheme] = Cost(trial.nbytes - start.nbytes, noise(trial) - noise(start), trial)
+    leave_out(job, refused, tried)
     same = Cost(0.0, 0.0, start)
     by_group = tuple({s: tried.get((g, s), same) for s in g.choices if s == g.start or (g, s) in tried} for g in found)
     return Costs(job.recipe, start, found, by_group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qm.plugin import PlanJob, Recipe, UsageError
+from qm_mixed.attempt import attempted
 from qm_mixed.cost import Choice, Costs, measure, say_counts, spoken
 from qm_mixed.limit import byte_limit
 
@@ -20,14 +21,15 @@ def plan(job: PlanJob) -> Recipe:
     for choice in path(costs):
         if costs.nbytes(choice) > limit:
             continue
-        trial = job.bench.run(costs.recipe_of(choice))
-        if trial.nbytes <= limit:
+        trial = attempted(job, costs.recipe_of(choice))
+        if trial is not None and trial.nbytes <= limit:
             job.notes.say(f"greedy plan: {spoken(trial)}")
             say_counts(job, choice, costs.groups)
             return costs.recipe_of(choice)
-    smallest = job.bench.run(costs.recipe_of(narrowest(costs)))
+    smallest = attempted(job, costs.recipe_of(narrowest(costs)))
+    least = "those that might are refused" if smallest is None else f"the smallest takes {smallest.nbytes:,}"
     raise UsageError(
-        f"no plan fits {limit:,.0f} bytes: the smallest takes {smallest.nbytes:,}",
+        f"no plan fits {limit:,.0f} bytes: {least}",
         hint="Raise the limit, or name narrower schemes with -o ladder=.",
     )
 

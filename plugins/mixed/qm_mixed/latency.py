@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from qm.plugin import PlanJob, Scheme, Speed
+from qm.plugin import PlanJob, Scheme, Speed, Unsupported
 from qm_mixed.cost import Choice, Costs
 from qm_mixed.group import Group
 
@@ -51,23 +51,36 @@ def measure(job: PlanJob, costs: Costs) -> Times:
     start = job.bench.time(job.recipe)
     parts: list[dict[Scheme, float]] = [dict.fromkeys(options, 0.0) for options in costs.by_group]
     plans = list(_plans(costs))
-    for scheme, choice in job.progress.track(plans, "timing schemes", total=len(plans)):
-        changed = {i: g for i, g in enumerate(costs.groups) if choice[i] != g.start}
-        speed = job.bench.time(costs.recipe_of(choice))
-        for i, part in _shared(changed, start, speed).items():
+    for scheme, places in job.progress.track(plans, "timing schemes", total=len(plans)):
+        for i, part in _parts(job, costs, start, scheme, places).items():
             parts[i][scheme] = part
     return Times(start.latency_us, tuple(parts))
 
 
-def _plans(costs: Costs) -> Iterator[tuple[Scheme, Choice]]:
-    """A plan for each scheme; two halves where the whole would leave nothing quantized."""
+def _parts(job: PlanJob, costs: Costs, start: Speed, scheme: Scheme, places: tuple[int, ...]) -> dict[int, float]:
+    """What each of those groups adds at the scheme; where they are refused together, each half is timed for itself."""
+    changed = {i: costs.groups[i] for i in places}
+    choice = tuple(scheme if i in changed else g.start for i, g in enumerate(costs.groups))
+    try:
+        speed = job.bench.time(costs.recipe_of(choice))
+    except Unsupported:
+        if len(places) == 1:
+            raise  # It was tried before, for its error.
+        half = len(places) // 2
+        halves = (_parts(job, costs, start, scheme, some) for some in (places[:half], places[half:]))
+        return {i: part for parts in halves for i, part in parts.items()}
+    return _shared(changed, start, speed)
+
+
+def _plans(costs: Costs) -> Iterator[tuple[Scheme, tuple[int, ...]]]:
+    """Which groups get a scheme in each plan: all that may; two halves where that would leave nothing quantized."""
     schemes = sorted({s for options in costs.by_group for s in options}, key=str)
     for scheme in schemes:
         able = [i for i, g in enumerate(costs.groups) if scheme in costs.by_group[i] and scheme != g.start]
         whole = scheme.is_float and len(able) == len(costs.groups)
         for some in (able[::2], able[1::2]) if whole else (able,):
             if some and not (whole and len(some) == len(costs.groups)):
-                yield scheme, tuple(scheme if i in some else g.start for i, g in enumerate(costs.groups))
+                yield scheme, tuple(some)
 
 
 def _shared(changed: Mapping[int, Group], start: Speed, speed: Speed) -> dict[int, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from qm.plugin import PlanJob, Recipe, Trial, UsageError
+from qm_mixed.attempt import attempted
 from qm_mixed.cost import Choice, Costs, decibel, measure, noise, say_counts, spoken
 from qm_mixed.greedy import narrowest
 from qm_mixed.programme import solve
@@ -52,11 +53,18 @@ def _tried(job: PlanJob, costs: Costs) -> list[Point]:
     least, most = costs.nbytes(narrowest(costs)), max(costs.start.nbytes, costs.nbytes(narrowest(costs)))
     sizes = [float(n) for n in np.linspace(most, least, job.options.points)]
     made: dict[Choice, Trial] = {costs.started: costs.start}
+    refused: list[Choice] = []
     for size in job.progress.track(sizes, "trying sizes", total=len(sizes)):
-        choice = solve(costs, costs.part("noise"), [(costs.part("nbytes"), size - costs.start.nbytes)])
-        if choice is not None and choice not in made:
-            made[choice] = job.bench.run(costs.recipe_of(choice))
-            costs = costs.learnt(choice, made[choice])
+        limit = costs.part("nbytes"), size - costs.start.nbytes
+        choice = solve(costs, costs.part("noise"), [limit], refused)
+        if choice is None or choice in made:
+            continue
+        trial = attempted(job, costs.recipe_of(choice))
+        if trial is None:
+            refused.append(choice)
+        else:
+            made[choice] = trial
+            costs = costs.learnt(choice, trial)
     return list(made.items())
 
 
