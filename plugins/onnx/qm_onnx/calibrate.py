@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
@@ -10,10 +10,10 @@ import onnxruntime as ort
 
 from qm.numerics import Stream, needs_histogram
 from qm.plugin import Array, Dataset, Memo, Progress, UsageError
-from qm_onnx import runtime
+from qm_onnx import chain, runtime
+from qm_onnx.graph import Scope
 from qm_onnx.model import OnnxModel
-
-BASIC = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+from qm_onnx.site import KINDS
 
 
 def observe(
@@ -49,7 +49,7 @@ def observe(
 def _observed(
     model: OnnxModel, tensors: Mapping[str, str], data: Dataset, *, histogram: bool, progress: Progress
 ) -> dict[str, Stream]:
-    session = model.session(level=BASIC, extra_outputs=[t for t in tensors if t not in _inputs(model)])
+    session = watching(model, tensors)
     types = {v.name: v.type for v in [*session.get_inputs(), *session.get_outputs()]}
     streams = {t: Stream(histogram=histogram) for t in tensors if types.get(t) == "tensor(float)"}
     inputs = _inputs(model)
@@ -57,6 +57,24 @@ def _observed(
         what = f"input {name!r}" if name in inputs else f"tensor {name!r} at {tensors[name]!r}"
         _take(streams[name], value, what, number)
     return streams
+
+
+def watching(model: OnnxModel, tensors: Iterable[str]) -> ort.InferenceSession:
+    """A session with the tensors as outputs too, those that are no inputs.
+
+    So are the results of all layers, wanted or not: what ONNX Runtime fuses with a layer whose result nobody looks at
+    changes the last bits of what follows, and these are not to depend on what else is looked at.
+    """
+    scope = Scope(model.proto.graph)
+    results = [n.output[0] for n in scope.graph.node if n.op_type in KINDS and not _is_activated(scope, n.output[0])]
+    inputs = _inputs(model)
+    return model.session(extra_outputs=[t for t in [*tensors, *results] if t not in inputs])
+
+
+def _is_activated(scope: Scope, name: str) -> bool:
+    """Whether an activation alone reads the tensor; it does the same inside a layer as behind it."""
+    readers = scope.consumers.get(name, [])
+    return len(readers) == 1 and readers[0].op_type in chain.FUSED
 
 
 def values(

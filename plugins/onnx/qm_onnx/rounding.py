@@ -262,8 +262,7 @@ def _watch(
     readers: dict[str, list[Look]] = {}
     for k in looks:
         readers.setdefault(k.source, []).append(k)
-    fed = {s.name for s in model.inputs()}
-    session = model.session(level=calibrate.BASIC, extra_outputs=[n for n in readers if n not in fed])
+    session = calibrate.watching(model, readers)
     seen = calibrate.values(session, list(readers), data, progress=progress, doing="watching inputs", most=SAMPLES)
     for number, name, value in seen:
         for k in readers[name]:

@@ -47,8 +47,7 @@ def ranges(prepared: Prepared, data: Dataset, progress: Progress) -> Ranges:
     """The least and greatest value of each channel of the layers' data and results, over the samples."""
     whose = {name: s for s in prepared.sites for name in (s.data, s.node.output[0])}
     model = prepared.sorted()
-    fed = {s.name for s in model.inputs()}
-    session = model.session(level=calibrate.BASIC, extra_outputs=[n for n in whose if n not in fed])
+    session = calibrate.watching(model, whose)
     made: Ranges = {}
     for _, name, value in calibrate.values(session, list(whose), data, progress=progress, doing="watching channels"):
         rest = tuple(i for i in range(value.ndim) if i != channel.axis(whose[name]) % value.ndim)

@@ -62,7 +62,7 @@ class Walk:
             return
         if made:
             graph.shorten(short.graph, made)
-        session = self._model.with_proto(short).session(level=calibrate.BASIC)
+        session = self._model.with_proto(short).session()
         source = self._data if held is None else held
         found = calibrate.values(session, wanted, source, progress=progress, doing="watching inputs", most=self._most)
         yield from self._holding(found, set(names), set(cut), min(len(source), self._most))
