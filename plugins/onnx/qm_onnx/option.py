@@ -64,6 +64,7 @@ class PtqOptions(Options):
         default=0.0,
         ge=0,
         le=1,
+        examples=[0.5],
         description="how much of the range of a layer's inputs is moved into its weights, channel by channel: from 0 "
         "for none over 0.5 for half to 1 for all",
     )

@@ -119,7 +119,14 @@ class Many(Options):
     mood: Mood = Field(default=Mood.BAD)
     epochs: int = 10
     name: str = ""
+    strength: float = Field(default=0.0, examples=[0.5, 1.0])
+    needed: float = Field(examples=[0.5])
 
 
 def test_choices_are_literals_booleans_and_enums_with_the_default_first():
-    assert choices(Many) == {"ranges": ("mse", "minmax"), "safe": (True, False), "mood": ("bad", "good")}
+    some = {name: values for name, values in choices(Many).items() if name != "strength"}
+    assert some == {"ranges": ("mse", "minmax"), "safe": (True, False), "mood": ("bad", "good")}
+
+
+def test_a_number_with_examples_is_a_choice_among_them_and_its_default_and_others_are_none():
+    assert choices(Many)["strength"] == (0.0, 0.5, 1.0)
