@@ -73,7 +73,7 @@ def ours(model: Path, data: Stored, method: str) -> float:
     prepared = prepare(QuantizeJob(model=loaded, plan=plan))
     scope = Scope(prepared.proto.graph)
     tensors = ptq.observed(scope, prepared.sites, chain.around(scope, prepared.sites, None))
-    streams = calibrate.observe(loaded, tensors, data, method=method, progress=Silent())
+    streams = calibrate.observe(loaded, tensors, data, method=method, counted=calibrate.PICTURED, progress=Silent())
     for stream in streams.values():
         choose_range(stream, method)
     return time.process_time() - start

@@ -66,7 +66,7 @@ class Study:
         assert isinstance(model, OnnxModel)
         tensors = {n: f.name for f in find(model.proto) for n in (f.node.input[0], f.node.output[0])}
         return seconds(
-            lambda: calibrate.observe(model, tensors, samples, method="minmax", histogram=True, progress=Silent())
+            lambda: calibrate.observe(model, tensors, samples, method="minmax", counted=len(samples), progress=Silent())
         )
 
     def evaluation(self) -> float:

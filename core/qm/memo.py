@@ -57,6 +57,11 @@ class Memo:
     def __repr__(self) -> str:
         return f"<Memo of {len(self._kept.values)} values, {self._kept.nbytes:,} bytes>"
 
+    @property
+    def remembers(self) -> bool:
+        """Whether anything that is worked out is kept."""
+        return self._kept.most_bytes > 0
+
     def part(self, owner: str) -> Memo:
         """The same room, under keys of the owner's own."""
         made = Memo()

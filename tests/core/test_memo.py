@@ -85,6 +85,9 @@ def test_a_job_alone_keeps_nothing():
     memo = Memo.forgetful()
     memo.once("a", lambda: np.zeros(1))
     assert repr(memo) == "<Memo of 0 values, 0 bytes>"
+    assert not memo.remembers
+    assert Memo().remembers
+    assert Memo().part("x").remembers
 
 
 def test_a_size_counts_what_a_value_holds():

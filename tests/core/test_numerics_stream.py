@@ -133,6 +133,20 @@ def test_a_stream_without_histogram_keeps_five_numbers():
     assert (stream.low, stream.high, stream.nbytes) == (0, 4, 0)
 
 
+def test_values_that_are_not_counted_move_the_extremes_alone():
+    stream = stream_of([1.0, 2.0])
+    stream.update(np.array([8.0, -8.0, 0.5]), counted=False)
+    assert (stream.low, stream.high, stream.samples, stream.values) == (-8, 8, 2, 5)
+    assert stream.bins()[2].sum() == 2
+
+
+def test_the_first_values_are_counted_always():
+    stream = Stream()
+    for values in (np.zeros(0), np.ones(3), np.ones(4)):
+        stream.update(values, counted=False)
+    assert stream.bins()[2].tolist() == [3]
+
+
 def test_values_that_are_not_finite_are_counted_apart():
     stream = stream_of([1.0, np.nan, -np.inf, 2.0], [np.nan])
     assert (stream.low, stream.high, stream.values, stream.nonfinite) == (1, 2, 2, 3)

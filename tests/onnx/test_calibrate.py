@@ -153,3 +153,56 @@ def test_what_else_is_looked_at_changes_no_bit(build: Build) -> None:
     for name in "sy":
         alone = observe(model, {name: "it"}, data, method="minmax", progress=Silent())[name]
         assert (alone.low, alone.high) == (every[name].low, every[name].high)
+
+
+@pytest.fixture
+def activated(build: Build) -> OnnxModel:
+    """A Relu, a Clip whose limits are reached at once, and one whose upper limit never is, with data between."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "v"], ["b"], name="second", pads=[1, 1, 1, 1]),
+        helper.make_node("Clip", ["b", "zero", "six"], ["c"], name="clip"),
+        helper.make_node("Conv", ["c", "v"], ["d"], name="third", pads=[1, 1, 1, 1]),
+        helper.make_node("Clip", ["d", "zero", "huge"], ["e"], name="wide"),
+        helper.make_node("Conv", ["e", "u"], ["y"], name="last"),
+    ]
+    weights = {"w": normal(16, 3, 3, 3), "v": normal(16, 16, 3, 3, seed=1), "u": normal(8, 16, 1, 1, seed=2)}
+    limits = {n: np.array(v, np.float32) for n, v in (("zero", 0), ("six", 6), ("huge", 1e9))}
+    return OnnxModel(normalize(build(nodes, weights | limits, inputs={"x": [1, 3, 8, 8]}, outputs=["y"]))[0])
+
+
+@pytest.fixture
+def growing() -> Data:
+    return Data([{"x": normal(1, 3, 8, 8, seed=i) * (1 + i)} for i in range(12)])
+
+
+@pytest.mark.parametrize("counted", [0, 3])
+def test_extremes_are_the_same_however_few_samples_are_counted(
+    activated: OnnxModel, growing: Data, counted: int
+) -> None:
+    whose = dict.fromkeys("xarbcdey", "it")
+    every = observe(activated, whose, growing, method="minmax", counted=12, progress=Silent())
+    few = observe(activated, whose, growing, method="minmax", counted=counted, progress=Silent())
+    assert {t: (s.low, s.high) for t, s in few.items()} == {t: (s.low, s.high) for t, s in every.items()}
+    assert every["c"].high == 6
+
+
+def test_values_are_counted_of_the_first_samples_alone(activated: OnnxModel, growing: Data) -> None:
+    seen = observe(activated, {"y": "last"}, growing, method="minmax", counted=3, progress=Silent())["y"]
+    # A result of 512 values is counted whole.
+    assert seen.bins()[2].sum() == 3 * 8 * 8 * 8
+    assert seen.samples == 12
+
+
+def test_a_tensor_whose_limits_are_reached_is_looked_at_no_more(activated: OnnxModel, growing: Data) -> None:
+    seen = observe(activated, dict.fromkeys("ce", "it"), growing, method="minmax", progress=Silent())
+    assert seen["c"].samples == 1
+    assert seen["e"].samples == 12
+
+
+def test_an_infinity_is_told_where_only_peaks_are_looked_at(activated: OnnxModel, growing: Data) -> None:
+    # Through the first convolution it reaches the Relu alone, of which the largest value is all that is open.
+    growing.batches[7]["x"][...] = 1e38
+    with pytest.raises(UsageError, match="tensor 'r' at 'relu' holds NaN or infinity for calibration sample 7"):
+        observe(activated, {"r": "relu"}, growing, method="minmax", progress=Silent())

@@ -59,8 +59,11 @@ class Stream:
         """Bytes the statistics take."""
         return self._row.nbytes + self._counts.nbytes + self._pending.nbytes
 
-    def update(self, values: Array) -> None:
-        """Take in the tensor's values for one sample. NaN and infinity are counted apart, in ``nonfinite``."""
+    def update(self, values: Array, *, counted: bool = True) -> None:
+        """Take in the tensor's values for one sample, for the extremes alone where they are not ``counted``.
+
+        The first are always counted, so that there is a histogram. NaN and infinity are counted in ``nonfinite``.
+        """
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
         if not flat.size:
             return
@@ -68,10 +71,10 @@ class Stream:
         if not (math.isfinite(low) and math.isfinite(high)):
             finite = flat[np.isfinite(flat)]
             self.nonfinite += flat.size - finite.size
-            self.update(finite)
+            self.update(finite, counted=counted)
             return
         self.low, self.high = min(self.low, low), max(self.high, high)
-        if self.has_histogram:
+        if self.has_histogram and (counted or not self.values):
             self._sample(flat)
         self.samples += 1
         self.values += flat.size

@@ -1,19 +1,20 @@
-"""What the tensors of a model hold, from one pass over samples in one session; nothing is kept of a sample."""
+"""What the tensors of a model hold, from one pass over samples; nothing is kept of a sample."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
-import numpy as np
 import onnxruntime as ort
 
 from qm.numerics import Stream, needs_histogram
 from qm.plugin import Array, Dataset, Memo, Progress, UsageError
-from qm_onnx import chain, runtime
-from qm_onnx.graph import Scope
+from qm_onnx import runtime
+from qm_onnx.look import Look, narrowed, watching
 from qm_onnx.model import OnnxModel
-from qm_onnx.site import KINDS
+
+PICTURED = 4
+"""Of so many samples values are counted for a histogram that is looked at, with no range taken from it."""
 
 
 def observe(
@@ -22,59 +23,47 @@ def observe(
     data: Dataset,
     *,
     method: str,
-    histogram: bool = False,
+    counted: int = 0,
     progress: Progress,
     memo: Memo | None = None,
 ) -> dict[str, Stream]:
     """Statistics of the tensors that hold floats; those of other types are left out. ``tensors`` says whose each is.
 
-    With ``histogram`` values are counted though the method needs no more than the extremes. ``memo`` keeps what is
-    seen.
+    Extremes are those of all samples. Values are counted of all samples where the method needs more than extremes,
+    else of the first ``counted``. ``memo`` keeps what is seen.
 
     Raises:
         UsageError: there are no samples, one does not fit the model, or a tensor holds NaN or infinity.
     """
     if not len(data):
         raise UsageError("calibration has no samples", hint="Give a few dozen with --data.")
-    histogram |= needs_histogram(method)
+    counted = len(data) if needs_histogram(method) else min(counted, len(data))
 
-    def look(keys: Sequence[tuple[str, str, bool]]) -> dict[tuple[str, str, bool], Stream | None]:
-        seen = _observed(model, {t: tensors[t] for _, t, _ in keys}, data, histogram=histogram, progress=progress)
+    def look(keys: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], Stream | None]:
+        seen = _observed(model, {t: tensors[t] for _, t, _ in keys}, data, counted=counted, progress=progress)
         return {key: seen.get(key[1]) for key in keys}
 
-    known = (memo or Memo.forgetful()).many([("stream", t, histogram) for t in tensors], look)
+    known = (memo or Memo.forgetful()).many([("stream", t, counted) for t in tensors], look)
     return {t: stream for (_, t, _), stream in known.items() if stream is not None}
 
 
 def _observed(
-    model: OnnxModel, tensors: Mapping[str, str], data: Dataset, *, histogram: bool, progress: Progress
+    model: OnnxModel, tensors: Mapping[str, str], data: Dataset, *, counted: int, progress: Progress
 ) -> dict[str, Stream]:
     session = watching(model, tensors)
-    types = {v.name: v.type for v in [*session.get_inputs(), *session.get_outputs()]}
-    streams = {t: Stream(histogram=histogram) for t in tensors if types.get(t) == "tensor(float)"}
-    inputs = _inputs(model)
-    for number, name, value in values(session, list(streams), data, progress=progress, doing="calibrating"):
-        what = f"input {name!r}" if name in inputs else f"tensor {name!r} at {tensors[name]!r}"
-        _take(streams[name], value, what, number)
+    shown = {s.name: s for s in runtime.specs([*session.get_inputs(), *session.get_outputs()])}
+    floats = [t for t in tensors if t in shown and shown[t].dtype == "float32"]
+    streams = {t: Stream(histogram=counted > 0) for t in floats}
+    look = Look(session, dict(zip(floats, floats, strict=True)))
+    del session  # A look that is narrowed takes its place in memory too.
+    inputs = {s.name for s in model.inputs()}
+    for number, batch in enumerate(progress.track(data, "calibrating", total=len(data))):
+        if number == max(counted, 1):
+            look = narrowed(model, streams, [t for t in floats if len(shown[t].shape) == 4]) or look
+        for name, value in look.values(batch):
+            what = f"input {name!r}" if name in inputs else f"tensor {name!r} at {tensors[name]!r}"
+            _take(streams[name], value, what, number, counted=number < counted)
     return streams
-
-
-def watching(model: OnnxModel, tensors: Iterable[str]) -> ort.InferenceSession:
-    """A session with the tensors as outputs too, those that are no inputs.
-
-    So are the results of all layers, wanted or not: what ONNX Runtime fuses with a layer whose result nobody looks at
-    changes the last bits of what follows, and these are not to depend on what else is looked at.
-    """
-    scope = Scope(model.proto.graph)
-    results = [n.output[0] for n in scope.graph.node if n.op_type in KINDS and not _is_activated(scope, n.output[0])]
-    inputs = _inputs(model)
-    return model.session(extra_outputs=[t for t in [*tensors, *results] if t not in inputs])
-
-
-def _is_activated(scope: Scope, name: str) -> bool:
-    """Whether an activation alone reads the tensor; it does the same inside a layer as behind it."""
-    readers = scope.consumers.get(name, [])
-    return len(readers) == 1 and readers[0].op_type in chain.FUSED
 
 
 def values(
@@ -84,26 +73,15 @@ def values(
 
     The tensors are inputs or outputs of the session. Each value is let go as soon as the next is asked for.
     """
-    specs = runtime.specs(session.get_inputs())
-    fed = {s.name for s in specs}
-    wanted = [t for t in names if t not in fed]
+    look = Look(session, dict(zip(names, names, strict=True)))
     count = min(len(data), most or len(data))
     for number, batch in enumerate(progress.track(islice(data, count), doing, total=count)):
-        with runtime.fitting(specs, batch):
-            results = session.run(wanted, {s.name: np.asarray(batch[s.name]) for s in specs}) if wanted else []
-        for name in names:
-            if name in fed:
-                yield number, name, np.asarray(batch[name])
-        while results:
-            yield number, wanted[len(results) - 1], np.asarray(results.pop())
+        for name, value in look.values(batch):
+            yield number, name, value
 
 
-def _inputs(model: OnnxModel) -> set[str]:
-    return {s.name for s in model.inputs()}
-
-
-def _take(stream: Stream, value: Array, what: str, number: int) -> None:
-    stream.update(value)
+def _take(stream: Stream, value: Array, what: str, number: int, *, counted: bool) -> None:
+    stream.update(value, counted=counted)
     if stream.nonfinite:
         raise UsageError(
             f"{what} holds NaN or infinity for calibration sample {number}",

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import onnxruntime as ort
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from qm.plugin import Array, Batch, Hazard, Layer, Model, Operator, Scheme, TensorSpec, Unsupported
 from qm_onnx import graph, layer, operator, runtime, scheme
@@ -115,16 +115,19 @@ class OnnxModel(Model):
         return {name: values[name] for name in names} | restored(self.proto, seen)
 
     def session(
-        self, *, level: ort.GraphOptimizationLevel = runtime.ALL, extra_outputs: Sequence[str] = ()
+        self, *, extra_outputs: Sequence[str] = (), extra_nodes: Sequence[NodeProto] = ()
     ) -> ort.InferenceSession:
-        """A session of its own on the graph, with tensors named in ``extra_outputs`` as outputs too."""
-        proto = self.proto
+        """A session of its own on the graph, with further nodes, and tensors named in ``extra_outputs`` as outputs."""
+        proto, settings = self.proto, runtime.options()
         if extra_outputs:
+            # Tensors leave the kernels' own layout, and memory, as soon as they are made.
+            settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
             proto = ModelProto()
             proto.CopyFrom(self.proto)
+            proto.graph.node.extend(extra_nodes)
             there = {o.name for o in proto.graph.output}
             proto.graph.output.extend(ValueInfoProto(name=n) for n in dict.fromkeys(extra_outputs) if n not in there)
-        return self._open(proto, runtime.options(level))
+        return self._open(proto, settings)
 
     def _open(self, proto: ModelProto, settings: ort.SessionOptions) -> ort.InferenceSession:
         return runtime.open_proto(proto, name=self._name, folder=self.folder, settings=settings)

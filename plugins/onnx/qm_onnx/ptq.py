@@ -51,7 +51,8 @@ def quantize(job: QuantizeJob) -> OnnxModel:
         watched,
         samples,
         method=options.ranges,
-        histogram=True,
+        # Another plan may take its ranges from what is seen now.
+        counted=len(samples) if job.memo.remembers else calibrate.PICTURED,
         progress=job.progress,
         memo=job.memo,
     )

@@ -19,6 +19,7 @@ from qm.numerics import Grid, Moments, adaptive_results, dequantize, fake_quanti
 from qm.plugin import Array, Dataset, Memo, Progress
 from qm_onnx import calibrate, graph, safe
 from qm_onnx.graph import Scope
+from qm_onnx.look import watching
 from qm_onnx.model import OnnxModel
 from qm_onnx.prepare import Prepared
 from qm_onnx.rows import Matrix, matrix
@@ -262,7 +263,7 @@ def _watch(
     readers: dict[str, list[Look]] = {}
     for k in looks:
         readers.setdefault(k.source, []).append(k)
-    session = calibrate.watching(model, readers)
+    session = watching(model, readers)
     seen = calibrate.values(session, list(readers), data, progress=progress, doing="watching inputs", most=SAMPLES)
     for number, name, value in seen:
         for k in readers[name]:

@@ -15,6 +15,7 @@ from qm.numerics import affine_bounds, centering, equalizing_scales, smoothing_s
 from qm.plugin import Dataset, Granularity, Notes, Progress
 from qm_onnx import calibrate, channel, graph
 from qm_onnx.graph import Scope
+from qm_onnx.look import watching
 from qm_onnx.prepare import Prepared
 from qm_onnx.safe import layers
 from qm_onnx.site import Site
@@ -47,7 +48,7 @@ def ranges(prepared: Prepared, data: Dataset, progress: Progress) -> Ranges:
     """The least and greatest value of each channel of the layers' data and results, over the samples."""
     whose = {name: s for s in prepared.sites for name in (s.data, s.node.output[0])}
     model = prepared.sorted()
-    session = calibrate.watching(model, whose)
+    session = watching(model, whose)
     made: Ranges = {}
     for _, name, value in calibrate.values(session, list(whose), data, progress=progress, doing="watching channels"):
         rest = tuple(i for i in range(value.ndim) if i != channel.axis(whose[name]) % value.ndim)
