@@ -12,12 +12,15 @@ from typing import Any
 
 from qm.errors import UsageError
 
+FORMAT = 1
+"""The format of the file."""
+
 
 class Journal:
     """Entries by key. ``subject`` says of what; a journal of another subject is refused, not mixed.
 
     Raises:
-        UsageError: the file belongs to another subject, or is no journal.
+        UsageError: the file belongs to another subject, is of another format, damaged or no journal.
     """
 
     def __init__(self, path: Path | None, subject: dict[str, Any]) -> None:
@@ -28,28 +31,17 @@ class Journal:
         if path.exists() and path.stat().st_size:
             self._read(path, subject)
         else:
-            self._append({"journal": 1, "subject": subject})
+            self._append({"journal": FORMAT, "subject": subject})
 
     def _read(self, path: Path, subject: dict[str, Any]) -> None:
         data = path.read_bytes()
         whole, _, torn = data.rpartition(b"\n")
-        try:
-            lines = [json.loads(line) for line in whole.splitlines()]
-            theirs = lines[0]["subject"] if lines else None
-        except (ValueError, KeyError, TypeError):
-            raise UsageError(
-                f"{str(path)!r} is not a journal of trials", hint="Name another, or delete it to start afresh."
-            ) from None
-        if theirs is not None and theirs != subject:
-            odd = sorted(k for k in {*theirs, *subject} if theirs.get(k) != subject.get(k))
-            raise UsageError(
-                f"the journal {str(path)!r} belongs to another {' and '.join(odd)}",
-                hint="Delete it to start afresh, or run with what it was made for.",
-            )
+        lines = [_line(path, number, text) for number, text in enumerate(whole.splitlines(), start=1)]
+        _check_subject(path, lines[0] if lines else None, subject)
         if torn:
             os.truncate(path, len(whole) + (1 if whole else 0))
-        if theirs is None:
-            self._append({"journal": 1, "subject": subject})
+        if not lines:
+            self._append({"journal": FORMAT, "subject": subject})
         self.entries = {line["key"]: line["value"] for line in lines[1:]}
 
     def get(self, key: str) -> dict[str, Any] | None:
@@ -68,3 +60,40 @@ class Journal:
             f.write(json.dumps(line).encode() + b"\n")
             f.flush()
             os.fsync(f.fileno())
+
+
+def _line(path: Path, number: int, text: bytes) -> dict[str, Any]:
+    """One line of the file: the head, or an entry."""
+    wanted = {"journal", "subject"} if number == 1 else {"key", "value"}
+    try:
+        line = json.loads(text)
+    except ValueError:
+        line = None
+    if isinstance(line, dict) and wanted <= line.keys() and isinstance(line[max(wanted)], dict):
+        return line
+    if number == 1:
+        raise UsageError(
+            f"{str(path)!r} is not a journal of trials", hint="Name another, or delete it to start afresh."
+        )
+    raise UsageError(
+        f"line {number} of the journal {str(path)!r} is damaged",
+        hint="Delete that line: what it held is done again, and the rest is kept.",
+    )
+
+
+def _check_subject(path: Path, head: dict[str, Any] | None, subject: dict[str, Any]) -> None:
+    """Raise UsageError where the file is of another subject, or of another format."""
+    if head is None:
+        return
+    theirs = head["subject"]
+    if head["journal"] != FORMAT:
+        raise UsageError(
+            f"the journal {str(path)!r} has format {head['journal']}, and this version of qm knows {FORMAT}",
+            hint="Go on with the version that began it, or delete it to start afresh.",
+        )
+    if theirs != subject:
+        odd = sorted(k for k in {*theirs, *subject} if theirs.get(k) != subject.get(k))
+        raise UsageError(
+            f"the journal {str(path)!r} belongs to another {' and '.join(odd)}",
+            hint="Delete it to start afresh, or run with what it was made for.",
+        )

@@ -44,3 +44,25 @@ def test_another_file_is_no_journal(tmp_path):
     (tmp_path / "j").write_text("hello\nworld\n")
     with pytest.raises(UsageError, match="is not a journal"):
         Journal(tmp_path / "j", SUBJECT)
+
+
+def test_a_journal_of_another_format_is_refused(tmp_path):
+    Journal(tmp_path / "j", SUBJECT).add("k", {"n": 1})
+    text = (tmp_path / "j").read_text()
+    (tmp_path / "j").write_text(text.replace('"journal": 1', '"journal": 2'))
+    with pytest.raises(UsageError, match="has format 2, and this version of qm knows 1"):
+        Journal(tmp_path / "j", SUBJECT)
+
+
+@pytest.mark.parametrize("damage", ["{}", "7", "\0\0\0", '{"key": "b"}', '{"key": "b", "value": 3}'])
+def test_a_damaged_line_is_named_and_without_it_the_rest_is_kept(tmp_path, damage):
+    journal = Journal(tmp_path / "j", SUBJECT)
+    journal.add("a", {"n": 1})
+    journal.add("b", {"n": 2})
+    head, first, _ = (tmp_path / "j").read_text().splitlines()
+    (tmp_path / "j").write_text("\n".join([head, damage, first, ""]))
+    with pytest.raises(UsageError, match="line 2 of the journal .* is damaged") as caught:
+        Journal(tmp_path / "j", SUBJECT)
+    assert "Delete that line" in caught.value.hint
+    (tmp_path / "j").write_text("\n".join([head, first, ""]))
+    assert Journal(tmp_path / "j", SUBJECT).entries == {"a": {"n": 1}}

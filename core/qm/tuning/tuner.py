@@ -223,7 +223,7 @@ class Tuner:
             except AuditFailed as e:
                 self.notes.append(f"{result.candidate.words} was passed over: {e.message}")
                 continue
-            path = Path(report.artifact.path)
+            path = self._best_path(result.candidate)
             return Best(
                 file=str(path),
                 recipe=str(self.rack.recipe_path(path.name)),
@@ -238,9 +238,13 @@ class Tuner:
             raise QmError(f"nothing that was tried came out: {name}: {reason}", hint="Try it with qm quantize.")
         return None
 
+    def _best_path(self, candidate: Candidate) -> Path:
+        """Where the chosen model lies, wherever the folder was when it was made."""
+        return self.rack.path(f"best{Path(candidate.name).suffix}")
+
     def _made(self, candidate: Candidate) -> Report:
         """The artifact by the ordinary runner, with audit and report; one that is there already is not made again."""
-        place = self.rack.path(f"best{Path(candidate.name).suffix}")
+        place = self._best_path(candidate)
         recipe = self.rack.recipe_path(place.name)
         words = ["qm", "quantize", str(self.order.model), "--recipe", str(recipe)]
         words += ["--data", str(self.order.data)] if isinstance(self.order.data, str | Path) else []

@@ -110,6 +110,14 @@ def test_the_same_command_again_repeats_no_trial(tuned):
     assert [p.file for p in again.front] == [p.file for p in first.front]
 
 
+def test_a_folder_that_was_moved_goes_on_where_it_is(tuned):
+    work, first = tuned
+    (work / "net.tune").rename(work / "moved")
+    again = tune(to="moved", resume=True)
+    assert again.trials == 0 and again.remembered == first.trials
+    assert again.best.file.startswith("moved") and (work / again.best.file).exists()
+
+
 def test_another_goal_builds_on_the_same_trials(tuned):
     work, first = tuned
     again = tune(min_sqnr_db=30.0)
