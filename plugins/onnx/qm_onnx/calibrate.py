@@ -55,11 +55,14 @@ def _observed(
     floats = [t for t in tensors if t in shown and shown[t].dtype == "float32"]
     streams = {t: Stream(histogram=counted > 0) for t in floats}
     look = Look(session, dict(zip(floats, floats, strict=True)))
-    del session  # A look that is narrowed takes its place in memory too.
+    del session
     inputs = {s.name for s in model.inputs()}
     for number, batch in enumerate(progress.track(data, "calibrating", total=len(data))):
         if number == max(counted, 1):
-            look = narrowed(model, streams, [t for t in floats if len(shown[t].shape) == 4]) or look
+            places, peaks = narrowed(model, streams, [t for t in floats if len(shown[t].shape) == 4])
+            if places:
+                del look  # Two sessions would take twice the memory.
+                look = Look(watching(model, places.values(), peaks), places)
         for name, value in look.values(batch):
             what = f"input {name!r}" if name in inputs else f"tensor {name!r} at {tensors[name]!r}"
             _take(streams[name], value, what, number, counted=number < counted)

@@ -58,12 +58,14 @@ def watching(model: OnnxModel, tensors: Iterable[str], nodes: Sequence[NodeProto
     return model.session(extra_outputs=[t for t in [*tensors, *results] if t not in inputs], extra_nodes=nodes)
 
 
-def narrowed(model: OnnxModel, streams: Mapping[str, Stream], images: Iterable[str]) -> Look | None:
-    """A look at what may still widen the extremes of the tensors, after some samples; None where that spares little.
+def narrowed(
+    model: OnnxModel, streams: Mapping[str, Stream], images: Iterable[str]
+) -> tuple[dict[str, str], list[NodeProto]]:
+    """Where what may still widen the extremes of the tensors is found, after some samples, and nodes that make it.
 
     Values behind a Relu are never below 0, and those behind a Clip never beyond its limits: once a limit was reached
     that extreme is known. Of ``images``, which have four axes, the peak of each channel is all that is looked at where
-    only the largest value is open.
+    only the largest value is open. No places are given where that spares little.
     """
     scope = Scope(model.proto.graph)
     pooled = set(images)
@@ -79,8 +81,8 @@ def narrowed(model: OnnxModel, streams: Mapping[str, Stream], images: Iterable[s
             peaks.append(helper.make_node("GlobalMaxPool", [name], [places[name]], name=places[name]))
     spared = sum(s.values for t, s in streams.items() if places.get(t) != t)
     if spared < SPARED * sum(s.values for s in streams.values()):
-        return None
-    return Look(watching(model, places.values(), peaks), places)
+        return {}, []
+    return places, peaks
 
 
 def _limits(scope: Scope, name: str) -> tuple[float, float]:
