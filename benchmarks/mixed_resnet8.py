@@ -1,6 +1,7 @@
 """Is the plan of mixed.budget better than mixed.greedy's, and than the best of as many random plans?
 
     python benchmarks/mixed_resnet8.py [--sizes 50000 54000 58000 62000 70000 80000] [--test 5000] [--seeds 5]
+        [--ladder w8a8,w4a8] [--all] [--plot FILE]
 
 ResNet-8 through ``tf.ptq`` on LiteRT's kernels: 128 training images of CIFAR-10 calibrate and 1,024 others judge the
 trials; the chosen plan of each way and size is written once more and judged on test images that no trial saw. Random
@@ -10,15 +11,20 @@ by the sum of the layers' bytes; it is run from several seeds.
 Printed are bytes, top-1 and SQNR on the test images (of random search the mean over the seeds), and for the two others
 how much more SQNR mixed.budget has, with the 95 % interval of 1,000 paired bootstrap draws of the images; those of
 random search draw the seeds too.
+
+``--all`` tries every plan of the ladder, 1,024 for two schemes, and prints the best of those that fit by the samples of
+the trials too, which no way that goes by these samples can do better than.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +43,6 @@ from qm_tf.session import open_session
 
 TRIALS = 8
 DRAWS = 1000
-LADDER = "w8a8,w4a8"
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ def more(best: Judged, others: Sequence[Judged]) -> tuple[float, float, float]:
 class Study:
     """One bench, whose trials all ways share."""
 
-    def __init__(self, folder: Path, test: int) -> None:
+    def __init__(self, folder: Path, test: int, ladder: str) -> None:
+        self.ladder = ladder
         data = Path(os.environ.get("QM_DATA", "../shared"))
         self.model, self.folder = data / "models/resnet8_cifar10.h5", folder
         self.data = f"{data / 'data/cifar10.npz'}:x_train"
@@ -88,7 +94,7 @@ class Study:
         )
         self.name = run.model.inputs()[0].name
         self.reference = np.concatenate([next(iter(run.model.run({self.name: x[None]}).values())) for x in self.images])
-        self.costs = cost.measure(PlanJob(recipe=self.recipe, bench=self.bench), LADDER)
+        self.costs = cost.measure(PlanJob(recipe=self.recipe, bench=self.bench), ladder)
         self.singles = sum(len(options) - 1 for options in self.costs.by_group)
         self.files: dict[str, Judged] = {}
 
@@ -97,11 +103,11 @@ class Study:
         return Run(Request(model=self.model, recipe=staged, data=self.data, to=self.folder / name))
 
     def budget(self, size: int) -> Recipe:
-        options = BudgetOptions(max_bytes=size, trials=TRIALS, ladder=LADDER)
+        options = BudgetOptions(max_bytes=size, trials=TRIALS, ladder=self.ladder)
         return budget.plan(PlanJob(recipe=self.recipe, bench=self.bench, options=options))
 
     def greedy(self, size: int) -> Recipe:
-        options = GreedyOptions(max_bytes=size, ladder=LADDER)
+        options = GreedyOptions(max_bytes=size, ladder=self.ladder)
         return greedy.plan(PlanJob(recipe=self.recipe, bench=self.bench, options=options))
 
     def random(self, size: int, seed: int) -> Recipe:
@@ -115,6 +121,18 @@ class Study:
             if choice not in tried and self.costs.nbytes(choice) <= size:
                 tried[choice] = self.bench.run(self.costs.recipe_of(choice))
         return max((t for t in tried.values() if t.nbytes <= size), key=lambda t: t.sqnr_db).recipe
+
+    @cached_property
+    def every(self) -> list[Trial]:
+        """Every plan there is, on the samples of the trials."""
+        made = []
+        for choice in itertools.product(*self.costs.by_group):
+            if any(not s.is_float for s in choice):
+                made.append(self.bench.run(self.costs.recipe_of(choice)))
+        return made
+
+    def best(self, size: int) -> Recipe:
+        return max((t for t in self.every if t.nbytes <= size), key=lambda t: (t.sqnr_db, -t.nbytes)).recipe
 
     def judged(self, recipe: Recipe) -> Judged:
         """The plan written by the ordinary way, and its file on the test images; each plan once."""
@@ -137,7 +155,7 @@ class Study:
 def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as folder:
-        study = Study(Path(folder), options.test)
+        study = Study(Path(folder), options.test, options.ladder)
         right = float((study.reference.argmax(1) == study.labels).mean())
         print(f"float: top-1 {right:.2%} of {options.test} images; {study.singles} trials of single layers")
         rows = []
@@ -147,9 +165,11 @@ def main() -> None:
                 "greedy": [study.judged(study.greedy(size))],
                 "random": [study.judged(study.random(size, seed)) for seed in range(options.seeds)],
             }
+            if options.all:
+                made["best"] = [study.judged(study.best(size))]
             for name, files in made.items():
                 print(_line(size, name, files, made["budget"][0]), flush=True)
-                rows += [(name, judged) for judged in files]
+                rows += [(name, size, judged) for judged in files]
         if options.plot:
             _draw(rows, options.plot)
 
@@ -165,15 +185,17 @@ def _line(size: int, name: str, files: Sequence[Judged], best: Judged) -> str:
     return f"{line}   budget has {gap:+.2f} dB ({low:+.2f} to {high:+.2f})"
 
 
-def _draw(rows: list[tuple[str, Judged]], path: Path) -> None:
+def _draw(rows: list[tuple[str, int, Judged]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name, marker in (("budget", "o-"), ("greedy", "s--"), ("random", "^")):
-        points = [(j.nbytes / 1000, j.sqnr_db) for n, j in rows if n == name]
+        points = [(size / 1000, j.sqnr_db) for n, size, j in rows if n == name]
         axes.plot(*zip(*points, strict=True), marker, label=f"mixed.{name}" if name != "random" else "random search")
-    axes.set_xlabel("file, kB")
+    if best := [(size / 1000, j.sqnr_db) for n, size, j in rows if n == "best"]:
+        axes.plot(*zip(*best, strict=True), "k+", markersize=12, label="best of all plans, by the trials")
+    axes.set_xlabel("kB that the file may take")
     axes.set_ylabel("SQNR to float on the test images, dB")
     axes.legend()
     figure.savefig(path)
@@ -185,6 +207,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=sizes, help="bytes that the file may take")
     parser.add_argument("--test", type=int, default=5000, help="test images that judge")
     parser.add_argument("--seeds", type=int, default=5, help="random searches at each size")
+    parser.add_argument("--ladder", default="w8a8,w4a8", help="the schemes that layers may have")
+    parser.add_argument("--all", action="store_true", help="try every plan of the ladder too")
     parser.add_argument("--plot", type=Path, help="where to draw the fronts")
     return parser.parse_args()
 
