@@ -28,10 +28,12 @@ from peers import page
 from peers.attempt import Failed, attempt
 from peers.entrant import ENTRANTS, Entrant
 from peers.environment import HERE, PACKAGES, NotInstalled, python, versions
-from peers.subject import CALIBRATION, SUBJECTS, Subject, write_whole
+from peers.subject import SUBJECTS, Absent, Subject, write_whole
 from sound import shared
 
-JUDGE = Path(__file__).parent / "peers" / "judge.py"
+BENCHMARKS = Path(__file__).parent
+FLOAT = {".tflite": ("tensorflow", "use_tensorflow.py"), ".pte": ("torchao", "use_torchao.py")}
+"""The environment and the recipe that make the float file, where it is made of another."""
 
 
 def main() -> int:
@@ -48,9 +50,13 @@ def main() -> int:
     for name in args.models:
         folder = args.folder / name
         (folder / "made").mkdir(parents=True, exist_ok=True)
-        subject = SUBJECTS[name](data, folder, args.judges)
+        try:
+            subject = SUBJECTS[name](data, folder, args.judges)
+        except Absent as e:
+            print(f"skipped {name}: {e}")
+            continue
         if not subject.model.exists():
-            _float_lite(subject, args)
+            _float(subject, args)
         for entrant in ENTRANTS:
             if name in entrant.subjects and any(word.lower() in entrant.slug for word in args.only):
                 _row(entrant, subject, kernels, args)
@@ -67,7 +73,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--judge-again", action="store_true", help="judge anew what was made already")
     parser.add_argument("--time", type=float, default=20.0, help="seconds of timing a row and set of kernels (20)")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds that a recipe may take (900)")
-    parser.add_argument("--judges", type=int, default=5000, help="test images of CIFAR-10 that judge (5000)")
+    parser.add_argument(
+        "--judges",
+        type=int,
+        default=5000,
+        help="test images of CIFAR-10 that judge (5000), and lines of text up to 100",
+    )
     parser.add_argument("--page", type=Path, help="only write the tables into this page, and the picture beside it")
     args = parser.parse_args()
     args.folder = args.folder.resolve()
@@ -89,12 +100,13 @@ def _kernels(folder: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def _float_lite(subject: Subject, args: argparse.Namespace) -> None:
-    interpreter = python("tensorflow", args.environments)
+def _float(subject: Subject, args: argparse.Namespace) -> None:
+    environment, script = FLOAT[subject.model.suffix]
+    interpreter = python(environment, args.environments)
     options = {"scheme": "float"}
     attempt(
         interpreter,
-        "use_tensorflow.py",
+        script,
         options,
         subject,
         subject.model,
@@ -110,7 +122,7 @@ def _row(entrant: Entrant, subject: Subject, kernels: Mapping[str, Mapping[str, 
     asked = {
         "options": dict(entrant.options),
         "packages": list(PACKAGES.get(entrant.environment, ())),
-        "samples": CALIBRATION,
+        "samples": subject.calibrating,
     }
     row = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     done = row.get("asked") == asked and not args.again
@@ -121,8 +133,8 @@ def _row(entrant: Entrant, subject: Subject, kernels: Mapping[str, Mapping[str, 
         row = {"subject": subject.title, "tool": entrant.tool, "recipe": entrant.recipe, "asked": asked}
         row |= {"failed": None, "judged": {}, **_made(entrant, subject, made, args)}
     if row["failed"] is None:
-        lite = subject.model.suffix == ".tflite"  # Whose runtime is another, with no copy without VNNI.
-        chosen = {name: env for name, env in kernels.items() if name == "native" or not lite}
+        other = subject.model.suffix != ".onnx"  # Whose runtime has no copy without VNNI.
+        chosen = {name: env for name, env in kernels.items() if name == "native" or not other}
         try:
             row["judged"] = {name: _judged(subject, made, name, env, args.time) for name, env in chosen.items()}
         except Failed as e:
@@ -134,8 +146,7 @@ def _row(entrant: Entrant, subject: Subject, kernels: Mapping[str, Mapping[str, 
 
 def _made(entrant: Entrant, subject: Subject, to: Path, args: Any) -> dict[str, Any]:
     """The tool's version and what the recipe cost, or why there is no model."""
-    # Only TensorFlow's converter starts from the Keras file.
-    source = subject.source if entrant.environment == "tensorflow" else subject.model
+    source = subject.source if entrant.from_source else subject.model
     try:
         interpreter = python(entrant.environment, args.environments)
         found = _versions(entrant, interpreter)
@@ -154,11 +165,9 @@ def _versions(entrant: Entrant, interpreter: Path) -> dict[str, str]:
 
 
 def _judged(subject: Subject, made: Path, kernels: str, env: Mapping[str, str], time_s: float) -> dict[str, Any]:
-    reference = subject.folder / f"float.{kernels}.npy"
-    command = [sys.executable, str(JUDGE), str(subject.model), str(made), str(subject.folder), "--time", str(time_s)]
-    done = subprocess.run(
-        [*command, "--reference", str(reference)], env=dict(env), capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "peers.judge", str(subject.model), str(made), str(subject.folder)]
+    command += ["--time", str(time_s), "--reference", f"float.{kernels}"]
+    done = subprocess.run(command, cwd=BENCHMARKS, env=dict(env), capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise Failed(lines[-1][:300] if lines else f"exit code {done.returncode}")

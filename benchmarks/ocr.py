@@ -138,11 +138,17 @@ def recogniser() -> Path | None:
     return next((Path(str(f.locate())) for f in files if f.name.endswith("rec_infer.onnx")), None)
 
 
-def decode(scores: np.ndarray, characters: list[str]) -> str:
+def characters(path: Path) -> list[str]:
+    """What the classes of the model's output stand for, the first for nothing."""
+    stored = next(p.value for p in onnx.load(path).metadata_props if p.key == "character")
+    return ["", *stored.splitlines(), " "]
+
+
+def decode(scores: np.ndarray, known: list[str]) -> str:
     """The best path of a CTC output ``(steps, characters)``: repeats merged, blanks (0) and outer spaces dropped."""
     best = scores.argmax(axis=-1)
     kept = [int(i) for i, before in zip(best, [0, *best[:-1]], strict=True) if i and i != before]
-    return "".join(characters[i] for i in kept).strip()
+    return "".join(known[i] for i in kept).strip()
 
 
 def main() -> int:
@@ -180,8 +186,7 @@ def main() -> int:
 
 
 def report(path: Path, before: onnx.ModelProto, after: onnx.ModelProto, count: int) -> None:
-    stored = next(p.value for p in onnx.load(path).metadata_props if p.key == "character")
-    characters = ["", *stored.splitlines(), " "]
+    known = characters(path)
     test = Lines(count, 2)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("float.onnx", "int8.onnx")]
@@ -191,7 +196,7 @@ def report(path: Path, before: onnx.ModelProto, after: onnx.ModelProto, count: i
         sizes = [f.stat().st_size for f in files]
         outputs = [[s.run(None, dict(b))[0][0] for b in test] for s in sessions]
         ratio, low, high = speedups(sessions, [b for b, _ in zip(test, range(8), strict=False)])[1]
-    read = [[decode(o, characters) for o in each] for each in outputs]
+    read = [[decode(o, known) for o in each] for each in outputs]
     same = np.mean([a == b for a, b in zip(*read, strict=True)])
     alike = np.mean([difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() for a, b in zip(*read, strict=True)])
     true = [np.mean([r == t for r, t in zip(each, test.texts, strict=True)]) for each in read]

@@ -18,9 +18,13 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "quark": ("torch==2.13.0", "amd-quark==0.13", "onnxruntime==1.31.1"),
     "neural-compressor": ("onnx-neural-compressor==1.0", "onnxruntime==1.31.1", "prettytable", "scipy"),
     "ai-edge-quantizer": ("ai-edge-quantizer==0.10.0", "ai-edge-litert==2.3.0"),
+    "torchao": ("torch==2.13.0", "torchao==0.18.0", "executorch==1.5.1"),
     "tensorflow": ("tensorflow==2.21.0", "keras==3.15.1", "h5py==3.14.0"),
 }
 """What each environment is made of: the tool, and what it needs and does not say."""
+
+SOURCE = "antlr4-python3-runtime"
+"""What there is no wheel of: pure Python, which ExecuTorch needs."""
 
 MADE = "league.txt"
 
@@ -43,7 +47,8 @@ def python(name: str, folder: Path) -> Path:
         return interpreter
     print(f"installing {name}: {', '.join(PACKAGES[name])}", flush=True)
     _run([sys.executable, "-m", "venv", "--clear", str(place)])
-    _run([str(interpreter), "-m", "pip", "install", "--quiet", "--only-binary", ":all:", *PACKAGES[name]])
+    built = ["--only-binary", ":all:", "--no-binary", SOURCE]
+    _run([str(interpreter), "-m", "pip", "install", "--quiet", *built, *PACKAGES[name]])
     # Written last, so that an environment that was cut off is made anew.
     made.write_text(wanted, encoding="utf-8")
     return interpreter

@@ -11,9 +11,12 @@ from typing import Any
 Row = Mapping[str, Any]
 
 HEADER = (
-    "| tool | recipe | top-1 against float, points | SQNR, dB | speed | size | integers | quantizing |",
+    "| tool | recipe | {accuracy} | SQNR, dB | speed | size | integers | quantizing |",
     "| --- | --- | --- | --- | --- | --- | --- | --- |",
 )
+
+ACCURACY = {"labels": "top-1 against float, points", "lines": "lines read as float reads them"}
+"""The column of accuracy by what it is judged by."""
 
 COLUMNS = 2
 
@@ -49,10 +52,17 @@ def _table(rows: Sequence[Row], kernels: str) -> str:
     known = [(row, row["judged"][kernels]) for row in rows if kernels in row["judged"]]
     known.sort(key=_worst_first, reverse=True)
     one = known[0][1]
-    heading = f"{title(kernels, one)}: float {100 * one['accuracy']['before']:.1f} % of {one['samples']:,} images."
+    by = one.get("judged_by", "labels")
+    judges = f"{one['samples']:,} lines" if by == "lines" else f"float {_percent(one)} of {one['samples']:,} images"
+    heading = f"{title(kernels, one)}: {judges}."
+    header = [text.format(accuracy=ACCURACY[by]) for text in HEADER]
     floors = [100 * judged["speed"]["noise_floor"] for _, judged in known]
     noise = f"Noise floor by wall time: {min(floors):.1f} % at the best row, {median(floors):.1f} % at the median one."
-    return "\n".join([heading, "", *HEADER, *(line(row, judged) for row, judged in known), "", noise, ""])
+    return "\n".join([heading, "", *header, *(line(row, judged) for row, judged in known), "", noise, ""])
+
+
+def _percent(judged: Mapping[str, Any]) -> str:
+    return f"{100 * judged['accuracy']['before']:.1f} %"
 
 
 def _worst_first(known: tuple[Row, Mapping[str, Any]]) -> float:
@@ -73,20 +83,34 @@ def tool(row: Row) -> str:
 
 def line(row: Row, judged: Mapping[str, Any]) -> str:
     """One row of a table."""
-    a, q, cost = judged["accuracy"], judged["sqnr_db"], row["cost"]
+    q, cost = judged["sqnr_db"], row["cost"]
     speed = judged["speed"]["cpu"] or judged["speed"]
-    schemes = ", ".join(f"{count} {scheme}" for scheme, count in judged["layers"]["schemes"].items())
     cells = (
         tool(row),
         row["recipe"],
-        f"{100 * a['difference']:+.1f} ({100 * a['low']:+.1f} to {100 * a['high']:+.1f})",
+        _accuracy(judged),
         f"{q['estimate']:.1f} ({q['low']:.1f} to {q['high']:.1f})",
         f"{speed['ratio']:.2f} ({speed['low']:.2f} to {speed['high']:.2f})",
         f"{judged['nbytes'] / 1000:,.0f} kB",
-        f"{100 * judged['layers']['integer_share']:.0f} % ({schemes})",
+        _integers(judged["layers"]),
         f"{cost['cpu_seconds']:.0f} s, {cost['peak_bytes'] / 1e6:,.0f} MB",
     )
     return "| " + " | ".join(cells) + " |"
+
+
+def _accuracy(judged: Mapping[str, Any]) -> str:
+    a = judged["accuracy"]
+    if judged.get("judged_by") == "lines":
+        low, high = (100 * min(1 + a[end], 1) for end in ("low", "high"))
+        return f"{100 * a['after']:.0f} % ({low:.0f} to {high:.0f})"
+    return f"{100 * a['difference']:+.1f} ({100 * a['low']:+.1f} to {100 * a['high']:+.1f})"
+
+
+def _integers(layers: Mapping[str, Any] | None) -> str:
+    if layers is None:
+        return "the file does not say"
+    schemes = ", ".join(f"{count} {scheme}" for scheme, count in layers["schemes"].items())
+    return f"{100 * layers['integer_share']:.0f} % ({schemes})"
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -146,4 +170,4 @@ def _panel(axis: Any, rows: Sequence[Row], kernels: str, colours: Mapping[str, A
     where = "AVX2 kernels alone" if kernels == "avx2" else rows[0]["judged"][kernels]["cpu"]
     axis.set_title(f"{rows[0]['subject']}\n{where}", fontsize=10)
     axis.set_xlabel("speed against float")
-    axis.set_ylabel("SQNR of the logits, dB")
+    axis.set_ylabel("SQNR, dB")

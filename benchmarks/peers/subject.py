@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,44 +12,48 @@ from typing import Any
 
 import efficientnet
 import numpy as np
+import ocr
 import onnx
-import resnet8_onnx
+from peers.recipe.job import keep, stored
 from sound import sound_copy
 
-CALIBRATION = 64
+CALIBRATION, LINES = 64, 32
+"""Samples that calibrate: images, and lines of text."""
+
+
+class Absent(Exception):
+    """The model is not on this machine; the text says what to install."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model on disk. ``samples.npy`` calibrates; ``judging.npy`` and ``labels.npy`` judge. ``source`` is what a tool
-    is handed that starts from another file than the float model."""
+    """A model on disk. ``source`` is what a tool is handed that starts from another file than the float model.
+
+    ``samples`` calibrates; ``judging`` judges, with its classes in ``labels.npy``, or with ``characters.json``, by
+    which lines of text are read.
+    """
 
     title: str
     folder: Path
     model: Path
     name: str
     source: Path
+    calibrating: int = CALIBRATION
 
     @property
     def samples(self) -> Path:
-        """The samples that calibrate, ``(64, ...)``."""
-        return self.folder / "samples.npy"
-
-    @property
-    def judging(self) -> Path:
-        """The samples that judge."""
-        return self.folder / "judging.npy"
-
-    @property
-    def labels(self) -> Path:
-        """Their classes."""
-        return self.folder / "labels.npy"
+        """The samples that calibrate, of one shape in ``.npy``, of several in ``.npz``."""
+        return stored(self.folder, "samples")
 
 
 def resnet8(shared: Path, folder: Path, judges: int) -> Subject:
     """ResNet-8 as ONNX, which gives logits."""
     model = folder / "float.onnx"
     if not model.exists():
+        try:
+            import resnet8_onnx
+        except ImportError as e:
+            raise Absent(f"this environment cannot read the Keras file ({e}); run the league in one that can") from e
         _cifar(shared, folder, judges, order=(0, 3, 1, 2))
         onnx.save(resnet8_onnx.resnet8(shared / "models" / "resnet8_cifar10.h5"), model)
     return Subject("ResNet-8, ONNX, CIFAR-10", folder, model, "image", model)
@@ -73,10 +78,42 @@ def efficient_net(shared: Path, folder: Path, judges: int) -> Subject:
     return Subject("EfficientNet-Lite0, ONNX, ImageNet", folder, model, with_name, model)
 
 
+def lines(shared: Path, folder: Path, judges: int) -> Subject:
+    """PP-OCR's text recogniser from the distribution that holds it; drawn lines of text, each of its own width."""
+    source, model = ocr.recogniser(), folder / "float.onnx"
+    if source is None:
+        raise Absent("the distribution rapidocr-onnxruntime, which holds the model, is not installed")
+    if not model.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, drawn in (("samples", ocr.Lines(LINES, 1)), ("judging", ocr.Lines(min(judges, 100), 2))):
+            keep(folder, name, [batch["x"][0] for batch in drawn])
+        write_whole(folder / "characters.json", ocr.characters(source))
+        shutil.copyfile(source, model)
+    return Subject("PP-OCR's recogniser, ONNX", folder, model, "x", model, calibrating=LINES)
+
+
+def resnet8_torch(shared: Path, folder: Path, judges: int) -> Subject:
+    """The same as a program of PyTorch, of the weights of the ONNX file; the float file is ExecuTorch's."""
+    try:
+        import torch
+        from resnet8_torch import resnet8 as network
+    except ImportError as e:
+        raise Absent(f"this environment has no PyTorch ({e}); run the league in one that has, too") from e
+    source, weights = folder / "float.pt2", folder.parent / "resnet8" / "float.onnx"
+    if not source.exists():
+        if not weights.exists():
+            raise Absent("its weights are those of resnet8, whose rows come first")
+        _cifar(shared, folder, judges, order=(0, 3, 1, 2))
+        torch.export.save(torch.export.export(network(weights), (torch.zeros(1, 3, 32, 32),)), source)
+    return Subject("ResNet-8, ExecuTorch, CIFAR-10", folder, folder / "float.pte", "image", source)
+
+
 SUBJECTS: dict[str, Callable[[Path, Path, int], Subject]] = {
     "resnet8": resnet8,
     "efficientnet": efficient_net,
     "resnet8-lite": resnet8_lite,
+    "ocr": lines,
+    "resnet8-torch": resnet8_torch,
 }
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -15,9 +16,13 @@ if not (BENCHMARKS / "peers").is_dir():
 
 @pytest.fixture(scope="module")
 def page():
+    return module("peers.page")
+
+
+def module(name):
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        return importlib.import_module("peers.page")
+        return importlib.import_module(name)
     finally:
         sys.path.remove(str(BENCHMARKS))
 
@@ -50,6 +55,30 @@ def test_a_row_shows_each_figure_with_its_interval(page):
         "| 50 % (9 w8a8, 1 float) | 4 s, 250 MB |" in table
     )
     assert "float 87.0 % of 5,000 images" in table
+
+
+def test_lines_of_text_are_counted_that_are_read_as_before(page):
+    one = row("qm")
+    one["judged"]["native"] |= {"judged_by": "lines", "samples": 100}
+    one["judged"]["native"]["accuracy"] = {"before": 1.0, "after": 0.97, "low": -0.085, "high": 0.004}
+    table = page.tables([one])
+    assert "| lines read as float reads them |" in table and "| 97 % (92 to 100) |" in table
+    assert "100 lines." in table and "images" not in table
+
+
+def test_a_file_that_does_not_tell_its_layers_gets_no_share(page):
+    one = row("peer")
+    one["judged"]["native"]["layers"] = None
+    assert "| the file does not say |" in page.tables([one])
+
+
+@pytest.mark.parametrize("widths", [(3, 3), (3, 5)], ids=["one shape", "two shapes"])
+def test_samples_come_back_as_they_were_kept(tmp_path, widths):
+    job = module("peers.recipe.job")
+    samples = [np.full((2, width), width, np.float32) for width in widths]
+    job.keep(tmp_path, "samples", samples)
+    found = list(job.read_samples(job.stored(tmp_path, "samples")))
+    assert [a.tolist() for a in found] == [a.tolist() for a in samples]
 
 
 def test_the_best_comes_first_whoever_it_is(page):

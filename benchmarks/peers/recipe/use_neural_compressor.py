@@ -1,4 +1,4 @@
-"""onnx-neural-compressor's static quantization."""
+"""onnx-neural-compressor's static quantization, with ``smooth`` its SmoothQuant."""
 
 import tempfile
 from pathlib import Path
@@ -18,10 +18,14 @@ def main() -> None:
     options = dict(told.options)
     if "quant_format" in options:
         options["quant_format"] = QuantFormat[options["quant_format"]]
-    static = config.StaticQuantConfig(calibration_data_reader=Reader(told), **options)
+    alpha = options.pop("smooth", None)
+    if alpha is None:
+        chosen = config.StaticQuantConfig(calibration_data_reader=Reader(told), **options)
+    else:
+        chosen = config.SmoothQuantConfig(alpha=alpha, calibration_data_reader=Reader(told), **options)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made.onnx"
-        quantize(str(told.model), str(made), static)
+        quantize(str(told.model), str(made), chosen)
         onnx.save(onnx.load(made), told.to)  # It leaves some weights in a file beside the model.
 
 

@@ -10,6 +10,8 @@ def main() -> None:
     options = dict(told.options)
     if "preset" in options:
         options["preset"] = nncf.QuantizationPreset(options["preset"])
+    if "model_type" in options:
+        options["model_type"] = nncf.ModelType(options["model_type"])
     model = onnx.load(told.model)
     data = nncf.Dataset(list(told.batches()))
     onnx.save(nncf.quantize(model, data, subset_size=len(told.samples), **options), told.to)
