@@ -6,7 +6,7 @@ reach, which they are, and what a bias has to make good.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -16,10 +16,12 @@ from pydantic import Field
 
 from qm.card import Options
 from qm.numerics import (
+    Drift,
     Grid,
     Moments,
     adaptive_results,
     dequantize,
+    followed,
     grid_for_range,
     nearest_results,
     quantize,
@@ -165,6 +167,30 @@ class Product:
         lost = self.rows - self.values(integers, grid)
         shifted: NDArray[np.float64] = (lost @ mean[..., None]).reshape(-1)
         return shifted
+
+    def drifts(self) -> dict[Hashable, Drift]:
+        """Room for how the inputs move that are looked at, by the tensor."""
+        groups, _, inputs = self.rows.shape
+        return {t: Drift(inputs, groups, crossed=bool(m.size)) for t, m in self.moments.items()}
+
+    def behind(self, drifts: Mapping[Hashable, Drift], wishes: Wishes) -> Self:
+        """The product behind layers that are rounded already, which have moved its inputs as ``drifts`` say.
+
+        Where results are to stay its rows follow their inputs, see ``qm.numerics.followed``.
+        """
+        made = replace(self, moments={t: d.now for t, d in drifts.items()})
+        if not made.size or not wishes.keeps_results(self.bits):
+            return made
+        moved = np.mean([d.moved() for d in drifts.values()], axis=0)
+        return replace(made, rows=followed(self.rows, moved, made.products()))
+
+    def lost(self, integers: Array, grid: Grid, drift: Drift) -> NDArray[np.float64]:
+        """What the results of the integers, of the inputs as they are now, lack on average to those of these rows, of
+        the inputs as they were, ``(groups * out,)``."""
+        now, _ = drift.now.means()
+        lacking = self.rows @ drift.before()[..., None] - self.values(integers, grid) @ now[..., None]
+        made: NDArray[np.float64] = lacking.reshape(-1)
+        return made
 
     def forget(self) -> None:
         """Let go of what the inputs were, once it is used."""

@@ -72,6 +72,31 @@ def test_the_shift_is_exactly_what_the_mean_of_the_results_lacks() -> None:
     np.testing.assert_allclose(product.shift(integers, grid, "x"), lacking, atol=1e-5)
 
 
+def test_behind_layers_that_moved_its_inputs_a_product_follows_them() -> None:
+    before = normal(1, 400, 6, seed=1) + 1
+    product = Product.of(normal(1, 4, 6), 4, ["x"], KEEP)
+    drifts = product.drifts()
+    drifts["x"].update(before, before * np.float32(0.5))
+    # Half of the way to twice the weight, which makes good what halves the inputs; the dampening takes some of that.
+    np.testing.assert_allclose(product.behind(drifts, KEEP).rows, 1.5 * product.rows, rtol=0.05, atol=0.02)
+    assert np.array_equal(product.behind(drifts, PLAIN).rows, product.rows)
+
+
+def test_what_is_lost_is_what_the_mean_of_the_results_lacks_to_what_it_was() -> None:
+    before = normal(2, 100, 6, seed=1) + 1
+    now = before * np.float32(0.75)
+    product = Product.of(normal(2, 4, 6), 4, ["x"], KEEP)
+    drifts = product.drifts()
+    drifts["x"].update(before, now)
+    goal = product.behind(drifts, KEEP)
+    grid = goal.grid(KEEP)
+    integers = goal.integers(grid, KEEP)
+    held = goal.values(integers, grid).astype(np.float64)
+    lacking = (before @ product.rows.swapaxes(-1, -2) - now @ held.swapaxes(-1, -2)).mean(axis=1).reshape(-1)
+    # Sums of 100 float32 numbers round in the seventh digit.
+    np.testing.assert_allclose(product.lost(integers, grid, drifts["x"]), lacking, atol=1e-5)
+
+
 def test_ranges_follow_the_power_of_the_inputs() -> None:
     rows = normal(1, 1, 64)
     rows[..., 0] = 8

@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402
 
 from qm.numerics import dequantize, sqnr_db, unpack_int4  # noqa: E402
 from qm.plugin import Notes, Plan, QuantizeJob, Scheme, Silent, Target, fitting  # noqa: E402
-from qm_torch import layer, matrix, trace, weight  # noqa: E402
+from qm_torch import layer, matrix, trace, turn  # noqa: E402
 from qm_torch.fold import fold  # noqa: E402
 from qm_torch.model import TorchModel  # noqa: E402
 from qm_torch.option import PtqOptions  # noqa: E402
@@ -144,7 +144,7 @@ def test_the_program_holds_the_integers_and_scales_that_were_chosen(
     gm = fold(trace.opened(network.program))
     plan = Plan({f.name: Scheme.parse(scheme) for f in network.layers()})
     wishes = fitting.Wishes.of(PtqOptions(**BOTH))
-    chosen = weight.fit(network, gm, layer.schemes(gm.graph, plan), data, wishes, progress=Silent())
+    chosen = turn.fit(network, gm, layer.schemes(gm.graph, plan), data, wishes, progress=Silent())
     real = network.program.state_dict
     for node, name in layer.named(gm.graph).items():
         held = stored[f"{name}.weight"].numpy()
@@ -190,13 +190,17 @@ def test_nothing_is_looked_at_where_nothing_is_asked_for(network: TorchModel) ->
             return super().track(items, label, total)
 
     plan = Plan({f.name: Scheme.parse("w8a8") for f in network.layers()})
-    for options in (PLAIN, BOTH):
+    for options in (PLAIN, BOTH | {"sequential": False}, BOTH):
         quantize(
             QuantizeJob(
                 model=network, plan=plan, data=smooth(4), target=VNNI, options=PtqOptions(**options), progress=Told()
             )
         )
-    assert seen == ["calibrating", "rounding weights", "calibrating", "watching inputs", "rounding weights"]
+    assert seen == [
+        *("calibrating", "rounding weights"),
+        *("calibrating", "watching inputs", "rounding weights"),
+        *("calibrating", "rounding layers in turn"),
+    ]
 
 
 def test_layers_that_share_a_weight_share_its_integers() -> None:

@@ -28,6 +28,11 @@ class PtqOptions(fitting.FittingOptions):
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="share of values inside the range, for ranges=percentile, in percent"
     )
+    sequential: bool = Field(
+        default=True,
+        description="whether layers are rounded in turn, each fitted to what reaches it through those that are rounded "
+        "already, where two or more are to keep their results",
+    )
 
 
 class QatOptions(training.TrainingOptions):

@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from qm.numerics import Stream, grid_for_range
 from qm.plugin import Dataset, QuantizeJob, fitting
-from qm_torch import annotation, layer, note, qdq, range, share, trace, weight
+from qm_torch import annotation, layer, note, qdq, range, share, trace, turn, weight
 from qm_torch.annotation import Annotation
 from qm_torch.constant import erase_unused
 from qm_torch.fold import fold
@@ -46,7 +46,8 @@ def _rounded(job: QuantizeJob, model: TorchModel, gm: GraphModule, options: PtqO
     if keeping := sum(wishes.keeps_results(s.weight_bits) for s in schemes.values()):
         layers = "1 layer" if keeping == 1 else f"{keeping} layers"
         job.notes.say(f"{layers} with weights rounded so that results stay (rounding={wishes.method})")
-    return weight.fit(model, gm, schemes, job.data, wishes, progress=job.progress)
+    fit = turn.fit if keeping > 1 and options.sequential else weight.fit
+    return fit(model, gm, schemes, job.data, wishes, progress=job.progress)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from qm.plugin import Dataset, Progress
+from qm.plugin import Batch, Dataset, Progress
 from qm_torch.model import TorchModel, refused
 
 See = Callable[[int, Node, Any], None]
@@ -49,10 +49,19 @@ def walk(
     total = len(data) if most is None else min(most, len(data))
     for number, batch in enumerate(progress.track(islice(data, total), doing, total=total)):
         watch.number = number
-        args, kwargs = model.arguments(batch)
-        flat = gm.graph._codegen.process_inputs(*args, **kwargs)
+        given = flat(model, gm, batch)
         try:
             with torch.no_grad():
-                watch.run(*flat, enable_io_processing=False)
+                watch.run(*given, enable_io_processing=False)
         except (AssertionError, RuntimeError) as e:
             raise refused(model.name, e) from e
+
+
+def flat(model: TorchModel, gm: GraphModule, batch: Batch) -> list[Any]:
+    """What the placeholders of the model's graph get of a sample, in order.
+
+    Raises:
+        UsageError: the sample does not fit the model.
+    """
+    args, kwargs = model.arguments(batch)
+    return list(gm.graph._codegen.process_inputs(*args, **kwargs))

@@ -59,6 +59,16 @@ def shared(gm: GraphModule, schemes: Mapping[Node, Scheme]) -> list[Shared]:
     return list(found.values())
 
 
+def divided(
+    gm: GraphModule, schemes: Mapping[Node, Scheme], wishes: fitting.Wishes
+) -> tuple[list[Shared], list[fitting.Product]]:
+    """The weights of the layers, and as products with room for what their inputs are."""
+    # Layers that share a weight may have schemes of their own.
+    parts = [{n: s for n, s in schemes.items() if s == scheme} for scheme in dict.fromkeys(schemes.values())]
+    weights = [one for part in parts for one in shared(gm, part)]
+    return weights, [fitting.Product.of(w.rows, w.bits, (n.args[0] for n in w.nodes), wishes) for w in weights]
+
+
 def fit(
     model: TorchModel,
     gm: GraphModule,
@@ -69,10 +79,7 @@ def fit(
     progress: Progress,
 ) -> dict[Node, Rounded]:
     """The integers of the layers' weights; biases are changed in the graph where they are to make good what is lost."""
-    # Layers that share a weight may have schemes of their own.
-    parts = [{n: s for n, s in schemes.items() if s == scheme} for scheme in dict.fromkeys(schemes.values())]
-    weights = [one for part in parts for one in shared(gm, part)]
-    products = [fitting.Product.of(w.rows, w.bits, (n.args[0] for n in w.nodes), wishes) for w in weights]
+    weights, products = divided(gm, schemes, wishes)
     made: dict[Node, Rounded] = {}
     shifts: dict[Node, Array] = {}
     for part in fitting.portions(products):
@@ -86,7 +93,7 @@ def fit(
                 shifts |= {n: product.shift(integers, grid, n.args[0]) for n in one.nodes}
             product.forget()
     for node, shift in shifts.items():
-        _correct(gm, node, shift)
+        correct(gm, node, shift)
     return made
 
 
@@ -115,11 +122,16 @@ def _watch(
     watch.walk(model, gm, readers, data, see, progress=progress, doing="watching inputs", most=fitting.SAMPLES)
 
 
-def _correct(gm: GraphModule, node: Node, shift: Array) -> None:
+def correct(gm: GraphModule, node: Node, shift: Array) -> None:
     """Let the layer add ``(out,)`` to its results; where its bias is computed it stays as it was."""
+    if (value := shifted(gm, node, shift)) is not None:
+        bias.write(gm, node, value)
+
+
+def shifted(gm: GraphModule, node: Node, shift: Array) -> Tensor | None:
+    """The layer's bias with ``(out,)`` added; None where it is computed."""
     there = bias.read(gm, node)
     if there is None and bias.given(node) is not None:
-        return
+        return None
     change = shift if there is None else there.numpy().astype(np.float64) + shift
-    dtype = there.dtype if there is not None else torch.float32
-    bias.write(gm, node, torch.from_numpy(change).to(dtype))
+    return torch.from_numpy(change).to(there.dtype if there is not None else torch.float32)
