@@ -32,6 +32,7 @@ from qm.tuning import Watch as SearchWatch
 from qm.types import Cache
 
 Methods = Sequence[str | tuple[str, Mapping[str, Any]] | Stage]
+Rules = Sequence[Rule] | Mapping[str, str]
 
 
 def load(path: str | Path, **options: Any) -> Model:
@@ -52,7 +53,7 @@ def quantize(
     *,
     scheme: str | None = None,
     recipe: Recipe | str | Path | None = None,
-    rules: Sequence[Rule] = (),
+    rules: Rules = (),
     data: Any = None,
     load: Mapping[str, Any] | None = None,
     samples: int | None = None,
@@ -68,8 +69,8 @@ def quantize(
     """Make a model smaller and faster, check it, and report.
 
     ``methods`` are full names, left to right; ``("onnx.ptq", {"ranges": "mse"})`` gives options. ``data`` is what
-    ``--data`` takes, or arrays; ``load`` are options of the loader. What is not told is taken from ``recipe``, and what
-    that does not tell from the method.
+    ``--data`` takes, or arrays; ``rules`` are ``{"conv1": "float"}``, or those of a recipe; ``load`` are options of the
+    loader. What is not told is taken from ``recipe``, and what that does not tell from the method.
 
     Raises:
         RouteError: the request cannot be carried out; its ``problems`` hold each reason.
@@ -314,18 +315,26 @@ def _existing(path: str | Path) -> Path:
     return Path(path)
 
 
-def _recipe(methods: Methods, recipe: Recipe | str | Path | None, rules: Sequence[Rule], **told: Any) -> Recipe:
+def _recipe(methods: Methods, recipe: Recipe | str | Path | None, rules: Rules, **told: Any) -> Recipe:
     base = Recipe.read(recipe) if isinstance(recipe, str | Path) else recipe or Recipe()
     values = base.model_dump() | {name: value for name, value in told.items() if value is not None}
     if isinstance(methods, str):
         raise UsageError(f"methods is the text {methods!r}, not a list", hint=f"Write [{methods!r}].")
     if methods:
         values["stages"] = [_stage(m).model_dump() for m in methods]
-    values["rules"] = [*values["rules"], *(r.model_dump() for r in rules)]
+    values["rules"] = [*values["rules"], *_rules(rules)]
     try:
         return Recipe.model_validate(values)
     except ValidationError as e:
         raise UsageError(f"argument {complaint(e)}", hint="See help(qm.quantize).") from e
+
+
+def _rules(rules: Rules) -> list[Any]:
+    if isinstance(rules, Mapping):
+        return [{"layers": layers, "scheme": scheme} for layers, scheme in rules.items()]
+    if isinstance(rules, str) or not all(isinstance(r, Rule) for r in rules):
+        raise UsageError(f"rules is {rules!r}, not a list of qm.plugin.Rule", hint="Write {'conv1': 'float'}.")
+    return [r.model_dump() for r in rules]
 
 
 def _stage(method: str | tuple[str, Mapping[str, Any]] | Stage) -> Stage:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import qm
+from qm.errors import UsageError
 from qm.report import Report, report_path
 
 
@@ -55,6 +56,16 @@ def test_samples_on_which_a_planner_chose_do_not_judge_either(net, data, tmp_pat
 def test_rules_reach_the_file(net, tmp_path):
     report = qm.quantize(net, ["toy.round"], rules=[qm.Rule(layers="head", scheme="float")], to=tmp_path / "out.toy")
     assert report.schemes == {"first": "w8d8", "second": "w8d8", "head": "float"}
+
+
+def test_rules_may_be_written_as_schemes_by_layer(net, tmp_path):
+    report = qm.quantize(net, ["toy.round"], rules={"head": "float"}, to=tmp_path / "out.toy")
+    assert report.plan["head"] == "float"
+
+
+def test_rules_that_are_something_else_are_named(net, tmp_path):
+    with pytest.raises(UsageError, match="rules is 'head=float', not a list of qm.plugin.Rule"):
+        qm.quantize(net, ["toy.round"], rules="head=float", to=tmp_path / "out.toy")
 
 
 def test_a_planner_leaves_the_layer_with_the_outliers_in_float(net, data, tmp_path):
