@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 by onnx.ptq on ImageNet images, on the kernels of this CPU and on those of a CPU without VNNI.
 
-    python benchmarks/efficientnet.py                        # --target x86-vnni and x86-avx2, here and on AVX2 kernels
+    python benchmarks/efficientnet.py [--scheme w4a8]        # --target x86-vnni and x86-avx2, here and on AVX2 kernels
 
 64 of the shared images calibrate, the other 436 judge: top-1 and SQNR of the logits, size, and the speed of one thread.
 """
@@ -53,7 +53,9 @@ def halves(folder: Path) -> tuple[Images, Images]:
     return Images([f for f in files if f in chosen]), Images([f for f in files if f not in chosen])
 
 
-def quantized(path: Path, data: Images, target: str, options: Sequence[str]) -> tuple[onnx.ModelProto, Notes]:
+def quantized(
+    path: Path, data: Images, target: str, scheme: str, options: Sequence[str]
+) -> tuple[onnx.ModelProto, Notes]:
     from qm_onnx.load import load
     from qm_onnx.option import PtqOptions
     from qm_onnx.ptq import quantize
@@ -61,7 +63,7 @@ def quantized(path: Path, data: Images, target: str, options: Sequence[str]) -> 
     model = load(LoadJob(path=path))
     job = QuantizeJob(
         model=model,
-        plan=Plan({layer.name: Scheme.parse("w8a8") for layer in model.layers()}),
+        plan=Plan({layer.name: Scheme.parse(scheme) for layer in model.layers()}),
         data=data,
         target=qm.target.find(target),
         options=PtqOptions.model_validate(dict(o.split("=", 1) for o in options)),
@@ -104,6 +106,7 @@ def on_avx2(files: Sequence[Path], rounds: int) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="EfficientNet-Lite0 by onnx.ptq, compared with float.")
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--scheme", default="w8a8")
     parser.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--judge", nargs="+", type=Path, metavar="FILE", help="only judge these files, as JSON lines")
     args = parser.parse_args()
@@ -118,7 +121,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         files = [sound_copy(data / "models" / "efficientnet_lite0.onnx", Path(folder) / "float.onnx")]
         for target in ("x86-vnni", "x86-avx2"):
-            proto, notes = quantized(files[0], calibration, target, args.option)
+            proto, notes = quantized(files[0], calibration, target, args.scheme, args.option)
             files.append(Path(folder) / f"{target}.onnx")
             onnx.save(proto, files[-1])
             print(f"--target {target}: " + "; ".join(notes))
