@@ -146,16 +146,23 @@ def _row(entrant: Entrant, subject: Subject, kernels: Mapping[str, Mapping[str, 
 
 def _made(entrant: Entrant, subject: Subject, to: Path, args: Any) -> dict[str, Any]:
     """The tool's version and what the recipe cost, or why there is no model."""
-    source = subject.source if entrant.from_source else subject.model
     try:
         interpreter = python(entrant.environment, args.environments)
         found = _versions(entrant, interpreter)
+        source = _start(entrant, subject)
         cost = attempt(interpreter, entrant.script, entrant.options, subject, to, source=source, limit_s=args.limit)
     except NotInstalled as e:
         return {"failed": f"not installed: {e}"}
     except Failed as e:
         return {"version": found[entrant.package], "versions": found, "failed": str(e)}
     return {"version": found[entrant.package], "versions": found, "cost": asdict(cost)}
+
+
+def _start(entrant: Entrant, subject: Subject) -> Path:
+    """The file that the recipe starts from."""
+    if entrant.from_source:
+        return subject.source
+    return subject.model if entrant.environment == HERE else subject.prepared or subject.model
 
 
 def _versions(entrant: Entrant, interpreter: Path) -> dict[str, str]:

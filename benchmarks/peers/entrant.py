@@ -175,7 +175,7 @@ ENTRANTS: tuple[Entrant, ...] = (
     ),
     _onnxruntime("default"),
     _onnxruntime("preprocessed, U8S8 per channel", **UNSIGNED),
-    _onnxruntime("preprocessed, U8S8 per channel, reduce_range", **UNSIGNED, reduce_range=True),
+    _onnxruntime("preprocessed, U8S8 per channel, reduce_range", IMAGES, **UNSIGNED, reduce_range=True),
     _onnxruntime("preprocessed, U8S8 per channel, Conv and MatMul", TEXT, **UNSIGNED, op_types_to_quantize=LAYERS),
     _onnxruntime(
         "preprocessed, U8S8 per channel, reduce_range, Conv and MatMul",

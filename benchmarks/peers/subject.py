@@ -14,11 +14,15 @@ import efficientnet
 import numpy as np
 import ocr
 import onnx
+from onnx import version_converter
 from peers.recipe.job import keep, stored
 from sound import sound_copy
 
 CALIBRATION, LINES = 64, 32
 """Samples that calibrate: images, and lines of text."""
+
+CHANNELS = 13
+"""The first opset with a scale for each channel."""
 
 
 class Absent(Exception):
@@ -27,7 +31,8 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model on disk. ``source`` is what a tool is handed that starts from another file than the float model.
+    """A model on disk. ``source`` is what a tool is handed that starts from another file than the float model;
+    ``prepared`` is that model as peers need it.
 
     ``samples`` calibrates; ``judging`` judges, with its classes in ``labels.npy``, or with ``characters.json``, by
     which lines of text are read.
@@ -39,6 +44,7 @@ class Subject:
     name: str
     source: Path
     calibrating: int = CALIBRATION
+    prepared: Path | None = None
 
     @property
     def samples(self) -> Path:
@@ -88,8 +94,21 @@ def lines(shared: Path, folder: Path, judges: int) -> Subject:
         for name, drawn in (("samples", ocr.Lines(LINES, 1)), ("judging", ocr.Lines(min(judges, 100), 2))):
             keep(folder, name, [batch["x"][0] for batch in drawn])
         write_whole(folder / "characters.json", ocr.characters(source))
+        _prepare(source, folder / "prepared.onnx")
         shutil.copyfile(source, model)
-    return Subject("PP-OCR's recogniser, ONNX", folder, model, "x", model, calibrating=LINES)
+    return Subject(
+        "PP-OCR's recogniser, ONNX", folder, model, "x", model, calibrating=LINES, prepared=folder / "prepared.onnx"
+    )
+
+
+def _prepare(model: Path, to: Path) -> None:
+    """Bring an old model to where scales for each channel are known, and through ONNX Runtime's preprocessing."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    newer = to.with_suffix(".newer.onnx")
+    onnx.save(version_converter.convert_version(onnx.load(model), CHANNELS), newer)
+    quant_pre_process(str(newer), str(to), skip_symbolic_shape=True)
+    newer.unlink()
 
 
 def resnet8_torch(shared: Path, folder: Path, judges: int) -> Subject:
