@@ -16,6 +16,8 @@ from pydantic import Field
 
 from qm.card import Options
 from qm.numerics import (
+    DAMPING,
+    DAMPING_BEHIND,
     Drift,
     Grid,
     Moments,
@@ -106,11 +108,12 @@ class Wishes:
 @dataclass(frozen=True)
 class Product:
     """A weight as matrices ``rows`` ``(groups, out, in)`` of ``bits`` to be, and what the inputs of its layers were, by
-    the tensor that holds them."""
+    the tensor that holds them; ``damping`` is that of ``qm.numerics.nearest_results``."""
 
     rows: NDArray[np.float64]
     bits: int
     moments: dict[Hashable, Moments] = field(default_factory=dict)
+    damping: float = DAMPING
 
     @classmethod
     def of(cls, rows: Array, bits: int, tensors: Iterable[Hashable], wishes: Wishes) -> Self:
@@ -153,8 +156,9 @@ class Product:
     def integers(self, grid: Grid, wishes: Wishes) -> Array:
         """The integers of the rows on a grid such as ``grid`` gives, in their shape."""
         if wishes.keeps_results(self.bits) and self.size:
-            fitted = adaptive_results if wishes.method == "adaround" else nearest_results
-            return fitted(self.rows, self.products(), self._stacked(grid))
+            if wishes.method == "adaround":
+                return adaptive_results(self.rows, self.products(), self._stacked(grid))
+            return nearest_results(self.rows, self.products(), self._stacked(grid), damping=self.damping)
         return quantize(self.rows.reshape(-1, self.rows.shape[-1]), grid).reshape(self.rows.shape)
 
     def values(self, integers: Array, grid: Grid) -> NDArray[np.float32]:
@@ -178,7 +182,7 @@ class Product:
 
         Where results are to stay its rows follow their inputs, see ``qm.numerics.followed``.
         """
-        made = replace(self, moments={t: d.now for t, d in drifts.items()})
+        made = replace(self, moments={t: d.now for t, d in drifts.items()}, damping=DAMPING_BEHIND)
         if not made.size or not wishes.keeps_results(self.bits):
             return made
         moved = np.mean([d.moved() for d in drifts.values()], axis=0)

@@ -26,11 +26,13 @@ from qm.numerics.patch import patches
 from qm.numerics.piece import pieces
 from qm.numerics.piecewise import PIECE, Lying, channelled, grouped, packed
 from qm.numerics.range import METHODS, choose_range, expected_error, needs_histogram
-from qm.numerics.rounding import Moments, nearest_results, places, result_error
+from qm.numerics.rounding import DAMPING, DAMPING_BEHIND, Moments, nearest_results, places, result_error
 from qm.numerics.saturation import SAFE_SUM, pair_safe_scales, saturating_dot, worst_pair_sum
 from qm.numerics.stream import Stream
 
 __all__ = [
+    "DAMPING",
+    "DAMPING_BEHIND",
     "METHODS",
     "PIECE",
     "SAFE_SUM",

@@ -10,8 +10,9 @@ from qm.types import Array
 
 Floats = NDArray[np.float64]
 
-SHARE = 0.5
-"""How far weights follow. All the way they also follow what happens to be in the samples."""
+RIDGE = 1.0
+"""What is added to each input's own power before weights follow, as a share of the mean power. With less they also
+follow what happens to be in the samples."""
 
 
 class Drift:
@@ -46,14 +47,15 @@ class Drift:
         return self._moved / self._rows
 
 
-def followed(weight: Array, moved: Floats, products: Floats, *, share: float = SHARE) -> Floats:
+def followed(weight: Array, moved: Floats, products: Floats, *, ridge: float = RIDGE) -> Floats:
     """The weight ``(out, in)`` whose results of the inputs as they are come closest to those it had of what they were.
 
     ``moved`` and ``products`` are those of ``Drift`` and of its moments now, all with a dimension of groups in front or
-    none. Of the least-squares change that ``share`` is made.
-    Source: least squares of ``W x - V y`` over V: ``V = W + W E[(x - y) y'] E[y y']**-1``, damped as for GPTQ; Li et
-    al., "GPTAQ: efficient finetuning-free quantization for asymmetric calibration", 2025, rounds towards the same.
+    none. ``ridge`` times the mean power is added to each input's own: with none weights follow all the way.
+    Source: ridge regression of ``W x - V y`` over V: ``V = W + W E[(x - y) y'] (E[y y'] + r I)**-1``; Li et al.,
+    "GPTAQ: efficient finetuning-free quantization for asymmetric calibration", 2025, rounds towards the same with r 0.
     """
     pull = weight.astype(np.float64) @ moved
-    made: Floats = weight + share * np.swapaxes(np.linalg.solve(damped(products), np.swapaxes(pull, -1, -2)), -1, -2)
+    steady = damped(products, ridge)
+    made: Floats = weight + np.swapaxes(np.linalg.solve(steady, np.swapaxes(pull, -1, -2)), -1, -2)
     return made

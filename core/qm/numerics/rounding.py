@@ -12,9 +12,14 @@ from qm.types import Array
 Floats = NDArray[np.float64]
 
 _WAITING = 1 << 20
-_DAMPING = 0.01
 _BLOCK = 64
 _GOLDEN = (5**0.5 - 1) / 2
+
+DAMPING = 0.01
+"""What is added to each input's own power before products are inverted, as a share of the mean power."""
+
+DAMPING_BEHIND = 0.03
+"""The same for layers behind others that are rounded already: what they are fitted to is less certain."""
 
 
 class Moments:
@@ -81,17 +86,20 @@ def places(count: int, number: int, most: int) -> NDArray[np.intp]:
     return np.arange(int(number * _GOLDEN % 1 * step), count, step)
 
 
-def nearest_results(weight: Array, products: Floats, grid: Grid, *, paired: bool = False) -> Array:
+def nearest_results(
+    weight: Array, products: Floats, grid: Grid, *, paired: bool = False, damping: float = DAMPING
+) -> Array:
     """Integers of the grid for the weight ``(out, in)``, column by column, the inputs of most power first.
 
     What a column loses in rounding the columns after it make good, by how their inputs go together: ``products`` are
     the means of the products of each two inputs ``(in, in)``. Both may have a dimension of groups in front. Where
     ``paired``, no pair of columns 0 and 1, 2 and 3 ... gets a sum that can saturate, see ``saturation``: of each the
-    one that comes later gives way.
+    one that comes later gives way. ``damping`` is added to each input's own power, as a share of the mean: the
+    more, the less is made of how inputs happen to go together in the samples.
     Source: Frantar et al., "GPTQ: accurate post-training quantization for generative pre-trained transformers", 2023,
     section 3 and algorithm 1, columns in the order of their inputs' power.
     """
-    order, upper = _factors(products)
+    order, upper = _factors(damped(products, damping))
     ordered = order[..., None, :]
     scale, zero = (
         np.take_along_axis(np.broadcast_to(grid.spread(v, weight.shape), weight.shape).astype(np.float64), ordered, -1)
@@ -120,11 +128,11 @@ def result_error(change: Array, products: Floats) -> Floats:
     return error
 
 
-def damped(products: Floats) -> Floats:
-    """The products with a hundredth of their mean power added to each input's own, so that they can be inverted."""
+def damped(products: Floats, share: float) -> Floats:
+    """The products with that share of their mean power added to each input's own, so that they can be inverted."""
     power = np.diagonal(products, axis1=-2, axis2=-1)
     mean = power.mean(axis=-1, keepdims=True)
-    missing = np.where(power == 0, 1.0, 0.0) + _DAMPING * np.where(mean > 0, mean, 1.0)
+    missing = np.where(power == 0, 1.0, 0.0) + share * np.where(mean > 0, mean, 1.0)
     made: Floats = products + missing[..., None] * np.eye(products.shape[-1])
     return made
 
@@ -132,7 +140,7 @@ def damped(products: Floats) -> Floats:
 def _factors(products: Floats) -> tuple[NDArray[np.intp], Floats]:
     """The order of the columns, and the upper Cholesky factor of the inverse of the products in that order."""
     order = np.argsort(-np.diagonal(products, axis1=-2, axis2=-1), axis=-1, kind="stable")
-    sorted_rows = np.take_along_axis(damped(products), order[..., None], -2)
+    sorted_rows = np.take_along_axis(products, order[..., None], -2)
     ordered = np.take_along_axis(sorted_rows, order[..., None, :], -1)
     return order, np.swapaxes(np.linalg.cholesky(np.linalg.inv(ordered)), -1, -2)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from onnx import numpy_helper
 
-from qm.numerics import Grid, Moments, adaptive_results, dequantize, fake_quantize, nearest_results
+from qm.numerics import DAMPING, Grid, Moments, adaptive_results, dequantize, fake_quantize, nearest_results
 from qm.plugin import Array, Dataset, Memo, Progress
 from qm_onnx import calibrate, graph, safe
 from qm_onnx.graph import Scope
@@ -69,7 +69,8 @@ class Wishes:
 class Weight:
     """A weight of the model as a matrix, and the layers that share it.
 
-    ``sources`` are the model's own tensors that these read, ``crossed`` says that the products of inputs are needed.
+    ``sources`` are the model's own tensors that these read, ``crossed`` says that the products of inputs are needed,
+    ``damping`` is that of ``qm.numerics.nearest_results``.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Weight:
     sites: list[Site]
     sources: tuple[str, ...]
     crossed: bool
+    damping: float = DAMPING
 
     @property
     def size(self) -> int:
@@ -212,8 +214,10 @@ def _integers(w: Weight, moments: Mapping[str, Moments], grid: Grid, wishes: Wis
     paired = wishes.pair_safe and grid.bits == 8 and safe.kernel_rows(w.sites[0], w.value) is not None
     wide = np.broadcast_to(grid.spread(grid.scale, w.value.shape), w.value.shape)
     upright = replace(grid, scale=w.matrix.rows(wide)[..., :1], zero_point=np.zeros((), np.int32), axis=None)
-    fitted = adaptive_results if wishes.method == "adaround" else nearest_results
-    return fitted(w.matrix.rows(w.value), _products(moments), upright, paired=paired)
+    rows, products = w.matrix.rows(w.value), _products(moments)
+    if wishes.method == "adaround":
+        return adaptive_results(rows, products, upright, paired=paired)
+    return nearest_results(rows, products, upright, paired=paired, damping=w.damping)
 
 
 def _products(moments: Mapping[str, Moments]) -> Array:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import ModelProto
 
-from qm.numerics import Drift, Grid, followed
+from qm.numerics import DAMPING_BEHIND, Drift, Grid, followed
 from qm.plugin import Array, Dataset, Progress, Silent
 from qm_onnx import graph, rounding
 from qm_onnx.prepare import Prepared
@@ -58,7 +58,8 @@ def _goal(w: Weight, drifts: Drifts, wishes: Wishes) -> Weight:
         return w
     moved = np.mean([d.moved() for d in drifts.values()], axis=0)
     products = np.mean([d.now.means()[1] for d in drifts.values()], axis=0)
-    return replace(w, value=w.matrix.weight(followed(w.matrix.rows(w.value), moved, products)).astype(np.float32))
+    value = w.matrix.weight(followed(w.matrix.rows(w.value), moved, products)).astype(np.float32)
+    return replace(w, value=value, damping=DAMPING_BEHIND)
 
 
 def _lost(w: Weight, made: Array, drift: Drift) -> Array:
