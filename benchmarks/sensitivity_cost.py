@@ -3,11 +3,11 @@
     python benchmarks/sensitivity_cost.py [--layers 10 28 50] [--samples 64]
 
 EfficientNet-Lite0 through ``onnx.ptq``, each layer tried in float beside int8 for the others (``ladder=float,w8a8``);
-of fewer layers, the others stay in float by a rule. Of the shared images, ``--samples`` calibrate, and half of the rest
-judge the trials, as ``qm quantize`` divides them. The pass that calibrates is the float model's over those samples, the
-ranges of all tensors taken; one evaluation is that of the int8 model on the samples that judge, its opening and the
-reading of the images included. All times are processor seconds of this process, on one thread, so that other work on
-the machine does not count.
+of fewer layers, the others stay in float by a rule. Of the shared images, ``--samples`` calibrate, and half of the
+rest judge the trials, as ``qm quantize`` divides them. The pass that calibrates is the float model's over those
+samples, the ranges of all tensors taken; one evaluation is that of the model that the search begins with, those
+layers in int8 and the others in float, on the samples that judge, its opening and the reading of the images included.
+All times are processor seconds of this process, on one thread, so that other work on the machine does not count.
 """
 
 from __future__ import annotations
@@ -69,15 +69,21 @@ class Study:
             lambda: calibrate.observe(model, tensors, samples, method="minmax", counted=len(samples), progress=Silent())
         )
 
-    def evaluation(self) -> float:
-        """One evaluation of the int8 model."""
+    def given(self, count: int) -> Recipe:
+        """That many layers in int8, spread over the model, and the others in float."""
+        names = [layer.name for layer in self.run.model.layers()]
+        kept = {names[i * len(names) // count] for i in range(count)}
+        return self.recipe.with_rules(*(Rule.exactly(n, FLOAT) for n in names if n not in kept))
+
+    def evaluation(self, recipe: Recipe) -> float:
+        """One evaluation of the model as the recipe makes it."""
         artifact = build(
-            Catalog(), self.run.route, self.run.model, self.recipe, data=self.run.split.calibration, folder=self.folder
+            Catalog(), self.run.route, self.run.model, recipe, data=self.run.split.calibration, folder=self.folder
         )
         return seconds(lambda: compared(opened(Catalog(), artifact), self.run.split.trial, self.references))
 
-    def sensitivity(self, count: int) -> tuple[float, int]:
-        """The whole of mixed.sensitivity for that many layers, and the trials that it made."""
+    def sensitivity(self, recipe: Recipe, count: int) -> tuple[float, int]:
+        """The whole of mixed.sensitivity for the recipe's quantized layers, and the trials that it made."""
         journal = Journal(None, {})
         bench = Workbench(
             catalog=Catalog(),
@@ -87,10 +93,6 @@ class Study:
             judging=self.run.split.trial,
             journal=journal,
         )
-        names = [layer.name for layer in bench.layers]
-        every = len(names) / count
-        kept = {names[int(i * every)] for i in range(count)}
-        recipe = self.recipe.with_rules(*(Rule.exactly(n, FLOAT) for n in names if n not in kept))
         assert sum(s == Scheme.parse("w8a8") for s in bench.plan(recipe).layers.values()) == count
         job = PlanJob(recipe=recipe, bench=bench, options=SensitivityOptions(ladder=LADDER))
         return seconds(lambda: worst.plan(job)), len(journal.entries)
@@ -107,14 +109,16 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         study = Study(data, Path(folder), options.samples)
-        once, each = study.calibration(), study.evaluation()
-        print(f"one calibration pass {once:.2f} s, one evaluation {each:.2f} s of {len(study.references)} images")
+        once = study.calibration()
+        print(f"one calibration pass {once:.2f} s; {len(study.references)} images judge")
         for count in options.layers:
-            took, trials = study.sensitivity(count)
+            recipe = study.given(count)
+            each = study.evaluation(recipe)
+            took, trials = study.sensitivity(recipe, count)
             plain = once + count * each
             print(
                 f"{count:3} layers: {trials:3} trials, {took:6.1f} s, {took / count:.2f} s a layer; "
-                f"calibration and {count} evaluations {plain:6.1f} s: {took / plain:.2f} times as much",
+                f"calibration and {count} evaluations of {each:.2f} s {plain:6.1f} s: {took / plain:.2f} times as much",
                 flush=True,
             )
 
