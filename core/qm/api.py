@@ -332,7 +332,7 @@ def _recipe(methods: Methods, recipe: Recipe | str | Path | None, rules: Rules, 
 def _rules(rules: Rules) -> list[Any]:
     if isinstance(rules, Mapping):
         return [{"layers": layers, "scheme": scheme} for layers, scheme in rules.items()]
-    if isinstance(rules, str) or not all(isinstance(r, Rule) for r in rules):
+    if not isinstance(rules, list | tuple) or not all(isinstance(r, Rule) for r in rules):
         raise UsageError(f"rules is {rules!r}, not a list of qm.plugin.Rule", hint="Write {'conv1': 'float'}.")
     return [r.model_dump() for r in rules]
 

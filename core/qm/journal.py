@@ -64,12 +64,12 @@ class Journal:
 
 def _line(path: Path, number: int, text: bytes) -> dict[str, Any]:
     """One line of the file: the head, or an entry."""
-    wanted = {"journal", "subject"} if number == 1 else {"key", "value"}
+    name, kind, body = ("journal", int, "subject") if number == 1 else ("key", str, "value")
     try:
         line = json.loads(text)
     except ValueError:
         line = None
-    if isinstance(line, dict) and wanted <= line.keys() and isinstance(line[max(wanted)], dict):
+    if isinstance(line, dict) and isinstance(line.get(name), kind) and isinstance(line.get(body), dict):
         return line
     if number == 1:
         raise UsageError(

@@ -54,7 +54,9 @@ def test_a_journal_of_another_format_is_refused(tmp_path):
         Journal(tmp_path / "j", SUBJECT)
 
 
-@pytest.mark.parametrize("damage", ["{}", "7", "\0\0\0", '{"key": "b"}', '{"key": "b", "value": 3}'])
+@pytest.mark.parametrize(
+    "damage", ["{}", "7", "\0\0\0", '{"key": "b"}', '{"key": "b", "value": 3}', '{"key": [], "value": {}}']
+)
 def test_a_damaged_line_is_named_and_without_it_the_rest_is_kept(tmp_path, damage):
     journal = Journal(tmp_path / "j", SUBJECT)
     journal.add("a", {"n": 1})

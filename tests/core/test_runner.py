@@ -64,8 +64,9 @@ def test_rules_may_be_written_as_schemes_by_layer(net, tmp_path):
 
 
 def test_rules_that_are_something_else_are_named(net, tmp_path):
-    with pytest.raises(UsageError, match="rules is 'head=float', not a list of qm.plugin.Rule"):
-        qm.quantize(net, ["toy.round"], rules="head=float", to=tmp_path / "out.toy")
+    for rules in ("head=float", ["head=float"], 3):
+        with pytest.raises(UsageError, match="rules is .*, not a list of qm.plugin.Rule"):
+            qm.quantize(net, ["toy.round"], rules=rules, to=tmp_path / "out.toy")
 
 
 def test_a_planner_leaves_the_layer_with_the_outliers_in_float(net, data, tmp_path):

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +34,7 @@ from qm.plugin import (
     Unsupported,
     UsageError,
 )
+from qm.testing import Drawn
 from qm_onnx.load import load
 from qm_onnx.model import OnnxModel
 from qm_onnx.normalize import normalize
@@ -46,19 +47,6 @@ VNNI = qm.target.find("x86-vnni")
 AVX2 = qm.target.find("x86-avx2")
 
 
-class Data:
-    labels = None
-
-    def __init__(self, batches: Sequence[Batch]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
-
-
 def normal(*shape: int, seed: int = 0, scale: float = 0.3) -> NDArray[np.float32]:
     return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
 
@@ -67,13 +55,13 @@ def node(kind: str, inputs: str, output: str, **attributes: object) -> NodeProto
     return helper.make_node(kind, inputs.split(), [output], name=f"{output}_{kind.lower()}", **attributes)
 
 
-def data_for(model: OnnxModel, count: int = 8, scale: float = 1.0) -> Data:
+def data_for(model: OnnxModel, count: int = 8, scale: float = 1.0) -> Drawn:
     shapes = {s.name: tuple(n or 1 for n in s.shape) for s in model.inputs()}
-    return Data([{n: normal(*s, seed=50 + i, scale=scale) for n, s in shapes.items()} for i in range(count)])
+    return Drawn([{n: normal(*s, seed=50 + i, scale=scale) for n, s in shapes.items()} for i in range(count)])
 
 
 def run(
-    model: OnnxModel, schemes: dict[str, str] | str = "w8a8", *, data: Data | None = None, **options: object
+    model: OnnxModel, schemes: dict[str, str] | str = "w8a8", *, data: Drawn | None = None, **options: object
 ) -> OnnxModel:
     """The model quantized, all layers to one scheme where ``schemes`` is a text."""
     plan = {f.name: schemes for f in model.layers() if f.kind != "LSTM"} if isinstance(schemes, str) else schemes
@@ -100,7 +88,7 @@ def kernels(model: OnnxModel, tmp_path: Path) -> list[str]:
     return [n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node]
 
 
-def error_db(before: OnnxModel, after: OnnxModel, batches: Data) -> float:
+def error_db(before: OnnxModel, after: OnnxModel, batches: Drawn) -> float:
     pairs = [(before.run(b), after.run(b)) for b in batches]
     both = [np.concatenate([r[i][k].ravel() for r in pairs for k in sorted(r[i])]) for i in (0, 1)]
     return sqnr_db(*both)
@@ -301,7 +289,7 @@ def test_the_bias_of_a_channel_without_weights_survives(build: Build) -> None:
 def test_all_zero_weights_give_the_bias(build: Build) -> None:
     weights = {"w": np.zeros((4, 3, 1, 1), np.float32), "b": np.ones(4, np.float32)}
     model = OnnxModel(normalize(build([node("Conv", "x w b", "y")], weights, inputs={"x": [1, 3, 4, 4]}))[0])
-    np.testing.assert_allclose(run(model).run(data_for(model).batches[0])["y"], 1, atol=0.02)
+    np.testing.assert_allclose(run(model).run(data_for(model)[0])["y"], 1, atol=0.02)
 
 
 def test_a_weight_that_a_float_operation_reads_too_stays_float_for_it(build: Build) -> None:
@@ -387,15 +375,15 @@ def test_nothing_is_left_in_the_current_folder(
 def test_an_interrupt_leaves_nothing_behind(
     residual: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupted(Data):
+    class Interrupted(Drawn):
         def __iter__(self) -> Iterator[Batch]:
-            yield self.batches[0]
+            yield self[0]
             raise KeyboardInterrupt
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = residual.native.SerializeToString()
     with pytest.raises(KeyboardInterrupt):
-        run(residual, data=Interrupted(data_for(residual).batches))
+        run(residual, data=Interrupted(data_for(residual)))
     assert list(tmp_path.rglob("*")) == []
     assert residual.native.SerializeToString() == before
 
@@ -503,12 +491,12 @@ def test_a_real_network_keeps_its_answers(real_model: Callable[[str], Path], tmp
     job = QuantizeJob(
         model=model,
         plan=Plan({layer.name: Scheme.parse("w8a8") for layer in model.layers()}),
-        data=Data(batches[:16]),
+        data=Drawn(batches[:16]),
         target=AVX2,
     )
     made = quantize(job)
     # Over 436 images it is 19.1 dB; over 26 it moves by a decibel or so.
-    assert error_db(model, made, Data(batches[16:])) > 17
+    assert error_db(model, made, Drawn(batches[16:])) > 17
     assert made.nbytes() < 0.28 * model.nbytes()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import qm.target
 from qm.numerics import sqnr_db, worst_pair_sum
-from qm.plugin import Array, Batch, Notes, Plan, QuantizeJob, Scheme
+from qm.plugin import Array, Notes, Plan, QuantizeJob, Scheme
+from qm.testing import Drawn
 from qm_onnx import rows
 from qm_onnx.model import OnnxModel
 from qm_onnx.normalize import normalize
@@ -30,19 +31,6 @@ BIASES: dict[str, Any] = {"bias_correction": True}
 BOTH: dict[str, Any] = {"rounding": "gptq", "bias_correction": True}
 
 
-class Data:
-    labels = None
-
-    def __init__(self, batches: Sequence[Batch]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
-
-
 def normal(*shape: int, seed: int = 0, scale: float = 0.3) -> NDArray[np.float32]:
     return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
 
@@ -51,16 +39,16 @@ def node(kind: str, inputs: str, output: str, **attributes: object) -> NodeProto
     return helper.make_node(kind, inputs.split(), [output], name=f"{output}_{kind.lower()}", **attributes)
 
 
-def smooth(count: int) -> Data:
+def smooth(count: int) -> Drawn:
     """Pictures whose neighbours are alike, as those of cameras are, and brighter than they are dark."""
     noise = normal(count, 3, 14, 14, seed=7, scale=1)
     soft = np.sum([np.roll(noise, (i, j), (2, 3)) for i in range(3) for j in range(3)], axis=0)[:, :, 2:, 2:]
-    return Data([{"x": (s[None] / 3 + 0.5).astype(np.float32)} for s in soft])
+    return Drawn([{"x": (s[None] / 3 + 0.5).astype(np.float32)} for s in soft])
 
 
 def run(
     model: OnnxModel,
-    data: Data,
+    data: Drawn,
     *,
     scheme: str = "w8a8",
     target: str = "x86-avx2",
@@ -78,7 +66,7 @@ def run(
     return quantize(job)
 
 
-def results(model: OnnxModel, data: Data, layer: str) -> Array:
+def results(model: OnnxModel, data: Drawn, layer: str) -> Array:
     return np.concatenate([model.run_exact(b, watch=[layer])[layer] for b in data])
 
 
@@ -157,7 +145,7 @@ def test_of_a_large_picture_few_places_are_looked_at() -> None:
 @pytest.mark.parametrize("target", ["x86-avx2", "x86-vnni"])
 @pytest.mark.parametrize("rounding", ["gptq", "adaround"])
 def test_it_leaves_less_error_than_the_nearest(network: OnnxModel, scheme: str, target: str, rounding: str) -> None:
-    data, judges = smooth(48), Data(smooth(80).batches[48:])
+    data, judges = smooth(48), Drawn(smooth(80)[48:])
     last = network.layers()[-1].name
     float_results = results(network, judges, last)
     figures = [
@@ -218,7 +206,7 @@ def test_it_is_said(network: OnnxModel) -> None:
 def test_layers_that_share_a_weight_share_its_integers(build: Build) -> None:
     nodes = [node("Gemm", "x w b", "a"), node("Relu", "a", "r"), node("Gemm", "r w b", "y")]
     model = OnnxModel(normalize(build(nodes, {"w": normal(4, 4), "b": normal(4)}))[0])
-    data = Data([{"x": normal(3, 4, seed=i, scale=1)} for i in range(8)])
+    data = Drawn([{"x": normal(3, 4, seed=i, scale=1)} for i in range(8)])
     made = run(model, data, **BOTH)
     assert len(integers(made)) == 1
     assert sqnr_db(*(np.concatenate([m.run(b)["y"] for b in data]) for m in (model, made))) > 25
@@ -242,7 +230,7 @@ def test_four_bit_weights_take_half_the_bytes_and_run_on_integer_kernels(network
 
 
 def test_layers_in_turn_make_good_what_those_before_them_lost(network: OnnxModel) -> None:
-    data, judges = smooth(48), Data(smooth(80).batches[48:])
+    data, judges = smooth(48), Drawn(smooth(80)[48:])
     last = network.layers()[-1].name
     wanted = results(network, judges, last)
     figures = [
@@ -273,7 +261,7 @@ def test_layers_in_turn_of_branches_keep_the_mean_of_results(build: Build) -> No
 
 
 def test_four_bit_weights_gain_most_from_it(network: OnnxModel) -> None:
-    data, judges = smooth(48), Data(smooth(80).batches[48:])
+    data, judges = smooth(48), Drawn(smooth(80)[48:])
     last = network.layers()[-1].name
     wanted = results(network, judges, last)
     figures = [sqnr_db(wanted, results(run(network, data, scheme="w4a8", **o), judges, last)) for o in (PLAIN, BOTH)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import qm.target
 from qm.numerics import sqnr_db
-from qm.plugin import Array, Batch, LoadJob, Notes, Plan, QuantizeJob, Scheme
+from qm.plugin import Array, LoadJob, Notes, Plan, QuantizeJob, Scheme
+from qm.testing import Drawn
 from qm_onnx import chain, ptq
 from qm_onnx.load import load
 from qm_onnx.model import OnnxModel
@@ -26,19 +27,6 @@ ALL = {"equalize": True, "smooth": 0.5, "balance": True}
 
 SAME_DB = 100.0
 """Float32 rounds to 2**-24, about 150 dB below the value; some dozen operations in another order lose a third of it."""
-
-
-class Data:
-    labels = None
-
-    def __init__(self, batches: Sequence[Batch]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 0.3) -> NDArray[np.float32]:
@@ -55,7 +43,7 @@ def node(kind: str, inputs: str, output: str, **attributes: object) -> NodeProto
     return helper.make_node(kind, inputs.split(), [output], name=f"{output}_{kind.lower()}", **attributes)
 
 
-def job(model: OnnxModel, data: Data, **options: object) -> QuantizeJob:
+def job(model: OnnxModel, data: Drawn, **options: object) -> QuantizeJob:
     kinds = {"Conv", "MatMul", "Gemm"}
     return QuantizeJob(
         model=model,
@@ -67,7 +55,7 @@ def job(model: OnnxModel, data: Data, **options: object) -> QuantizeJob:
     )
 
 
-def reworked(model: OnnxModel, data: Data, **options: object) -> OnnxModel:
+def reworked(model: OnnxModel, data: Drawn, **options: object) -> OnnxModel:
     """The float model after all that comes before calibration."""
     made = job(model, data, **options)
     prepared = prepare(made)
@@ -76,7 +64,7 @@ def reworked(model: OnnxModel, data: Data, **options: object) -> OnnxModel:
     return prepared.sorted()
 
 
-def outputs(model: OnnxModel, data: Data) -> Array:
+def outputs(model: OnnxModel, data: Drawn) -> Array:
     return np.concatenate([v.ravel() for b in data for v in model.run(b).values()])
 
 
@@ -88,8 +76,8 @@ def weights(model: OnnxModel) -> dict[str, Array]:
     return {t.name: numpy_helper.to_array(t) for t in model.native.graph.initializer}
 
 
-def pictures(count: int = 4, channels: int = 3) -> Data:
-    return Data([{"x": normal(1, channels, 8, 8, seed=50 + i, scale=1)} for i in range(count)])
+def pictures(count: int = 4, channels: int = 3) -> Drawn:
+    return Drawn([{"x": normal(1, channels, 8, 8, seed=50 + i, scale=1)} for i in range(count)])
 
 
 def made(build: Build, nodes: list[NodeProto], values: dict[str, Array], channels: int = 3) -> OnnxModel:
@@ -200,7 +188,7 @@ def test_a_relu6_lets_through_only_channels_that_cannot_reach_its_limit(build: B
     now = weights(changed)["w0"]
     assert np.array_equal(now[1], w0[1])
     assert now[0].ravel() == pytest.approx([np.sqrt(1.9 * 0.1)] * 3, rel=2e-3)
-    loud = Data([{"x": np.full((1, 3, 8, 8), v, np.float32)} for v in (-3.0, 0.5, 9.0)])
+    loud = Drawn([{"x": np.full((1, 3, 8, 8), v, np.float32)} for v in (-3.0, 0.5, 9.0)])
     assert sqnr_db(outputs(model, loud), outputs(changed, loud)) > SAME_DB
 
 
@@ -216,7 +204,7 @@ def test_a_layer_norm_takes_on_the_scales_of_the_layer_behind(build: Build) -> N
     nodes = [node("LayerNormalization", "x g n", "h"), node("MatMul", "h w", "y")]
     values = {"g": np.exp2(np.arange(-4, 4, dtype=np.float32)), "n": normal(8, seed=1), "w": normal(8, 5, seed=2)}
     model = OnnxModel(normalize(build(nodes, values, inputs={"x": [1, 4, 8]}))[0])
-    data = Data([{"x": normal(1, 4, 8, seed=i, scale=1)} for i in range(4)])
+    data = Drawn([{"x": normal(1, 4, 8, seed=i, scale=1)} for i in range(4)])
     changed = reworked(model, data, smooth=0.5)
     assert kinds(changed) == kinds(model)
     assert not np.allclose(weights(changed)["w"], values["w"], rtol=0.1)
@@ -249,6 +237,12 @@ def test_a_sum_before_padding_stays(build: Build) -> None:
     assert sqnr_db(outputs(model, pictures()), outputs(changed, pictures())) > SAME_DB
 
 
+def test_a_factor_of_zero_before_a_sum_that_has_to_stay_is_not_divided_by(build: Build) -> None:
+    nodes = [node("Sin", "x", "s"), node("Mul", "s zero", "m"), node("Add", "m half", "h")]
+    model = made(build, [*nodes, node("Conv", "h w0", "y", pads=[1] * 4)], CONVOLUTIONS | NUMBERS)
+    assert sqnr_db(outputs(model, pictures()), outputs(reworked(model, pictures()), pictures())) > SAME_DB
+
+
 def test_constants_that_others_read_too_are_not_folded(build: Build) -> None:
     nodes = [node("Conv", "x w0", "c"), node("Mul", "c two", "m"), node("Add", "c m", "y")]
     model = made(build, nodes, CONVOLUTIONS | NUMBERS)
@@ -273,7 +267,7 @@ def test_balanced_and_smoothed_layers_lose_less_and_tell_their_float_activations
 
 def test_a_real_recogniser_keeps_its_float_results(real_model: Callable[[str], Path]) -> None:
     model = load(LoadJob(path=real_model("ch_PP-OCRv4_rec_infer.onnx")))
-    data = Data([{"x": np.random.default_rng(i).uniform(-1, 1, (1, 3, 48, 96)).astype(np.float32)} for i in range(2)])
+    data = Drawn([{"x": np.random.default_rng(i).uniform(-1, 1, (1, 3, 48, 96)).astype(np.float32)} for i in range(2)])
     changed = reworked(model, data, **ALL)
     assert kinds(changed).total() < kinds(model).total()
     assert (

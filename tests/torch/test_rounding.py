@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import nn  # noqa: E402
 
 from qm.numerics import dequantize, sqnr_db, unpack_int4  # noqa: E402
 from qm.plugin import Notes, Plan, QuantizeJob, Scheme, Silent, Target, fitting  # noqa: E402
+from qm.testing import Drawn  # noqa: E402
 from qm_torch import layer, matrix, trace, turn  # noqa: E402
 from qm_torch.fold import fold  # noqa: E402
 from qm_torch.model import TorchModel  # noqa: E402
@@ -25,28 +25,15 @@ PLAIN: dict[str, Any] = {"rounding": "nearest", "bias_correction": False}
 BOTH: dict[str, Any] = {"rounding": "gptq", "bias_correction": True}
 
 
-class Data:
-    labels = None
-
-    def __init__(self, batches: Sequence[dict[str, Any]]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.batches)
-
-
 def normal(*shape: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def smooth(count: int) -> Data:
+def smooth(count: int) -> Drawn:
     """Pictures whose neighbours are alike, as those of cameras are, and brighter than they are dark."""
     noise = normal(count, 3, 14, 14, seed=7)
     soft = np.sum([np.roll(noise, (i, j), (2, 3)) for i in range(3) for j in range(3)], axis=0)[:, :, 2:, 2:]
-    return Data([{"image": (s[None] / 3 + 0.5).astype(np.float32)} for s in soft])
+    return Drawn([{"image": (s[None] / 3 + 0.5).astype(np.float32)} for s in soft])
 
 
 class Network(nn.Module):
@@ -76,7 +63,7 @@ def network() -> TorchModel:
     return exported(Network(), 1, 3, 12, 12)
 
 
-def run(model: TorchModel, data: Data, scheme: str = "w8a8", notes: Notes | None = None, **options: Any) -> TorchModel:
+def run(model: TorchModel, data: Drawn, scheme: str = "w8a8", notes: Notes | None = None, **options: Any) -> TorchModel:
     job = QuantizeJob(
         model=model,
         plan=Plan({f.name: Scheme.parse(scheme) for f in model.layers()}),
@@ -88,13 +75,13 @@ def run(model: TorchModel, data: Data, scheme: str = "w8a8", notes: Notes | None
     return quantize(job)
 
 
-def answers(model: TorchModel, data: Data) -> Any:
+def answers(model: TorchModel, data: Drawn) -> Any:
     return np.concatenate([next(iter(model.run(batch).values())) for batch in data])
 
 
 def gain_db(model: TorchModel, scheme: str) -> float:
     """How much both together gain on pictures that nothing was fitted to."""
-    data, judges = smooth(48), Data(smooth(80).batches[48:])
+    data, judges = smooth(48), Drawn(smooth(80)[48:])
     wanted = answers(model, judges)
     plain, both = (sqnr_db(wanted, answers(run(model, data, scheme, **o), judges)) for o in (PLAIN, BOTH))
     return both - plain
@@ -215,7 +202,7 @@ def test_layers_that_share_a_weight_share_its_integers() -> None:
 
     torch.manual_seed(0)
     model = exported(Twice(), 3, 8)
-    data = Data([{"image": normal(3, 8, seed=i)} for i in range(8)])
+    data = Drawn([{"image": normal(3, 8, seed=i)} for i in range(8)])
     made = run(model, data, **BOTH)
     assert sum(t.dtype is torch.int8 for t in made.program.state_dict.values()) == 1
     assert sqnr_db(answers(model, data), answers(made, data)) > 25
@@ -233,7 +220,7 @@ def test_a_bias_that_layers_share_is_corrected_for_each() -> None:
 
     torch.manual_seed(0)
     model = exported(Pair(), 3, 8)
-    data = Data([{"image": normal(3, 8, seed=i) + 1} for i in range(8)])
+    data = Drawn([{"image": normal(3, 8, seed=i) + 1} for i in range(8)])
     plain, made = (run(model, data, "w4a8", rounding="nearest", bias_correction=b) for b in (False, True))
     kept = [t for name, t in made.program.state_dict.items() if "bias" in name]
     assert len(kept) == 2 and not torch.equal(*kept)

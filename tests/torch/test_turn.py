@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import nn  # noqa: E402
 
 from qm.numerics import sqnr_db  # noqa: E402
 from qm.plugin import Plan, QuantizeJob, Scheme, Target  # noqa: E402
+from qm.testing import Drawn  # noqa: E402
 from qm_torch import trace  # noqa: E402
 from qm_torch.model import TorchModel  # noqa: E402
 from qm_torch.option import PtqOptions  # noqa: E402
@@ -21,19 +21,6 @@ from qm_torch.ptq import quantize  # noqa: E402
 from qm_torch.way import Way  # noqa: E402
 
 VNNI = Target(name="x86-vnni", pair_saturates=False)
-
-
-class Data:
-    labels = None
-
-    def __init__(self, batches: Sequence[dict[str, Any]]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.batches)
 
 
 class Network(nn.Module):
@@ -55,11 +42,11 @@ class Network(nn.Module):
         return self.last(self.depth(x).relu().mean((2, 3)))
 
 
-def pictures(count: int, seed: int) -> Data:
+def pictures(count: int, seed: int) -> Drawn:
     """Pictures whose neighbours are alike, brighter than they are dark."""
     noise = np.random.default_rng(seed).standard_normal((count, 3, 14, 14)).astype(np.float32)
     soft = np.sum([np.roll(noise, (i, j), (2, 3)) for i in range(3) for j in range(3)], axis=0)[:, :, 2:, 2:]
-    return Data([{"image": (s[None] / 3 + 0.5).astype(np.float32)} for s in soft])
+    return Drawn([{"image": (s[None] / 3 + 0.5).astype(np.float32)} for s in soft])
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +56,14 @@ def network() -> TorchModel:
         return TorchModel(torch.export.export(Network().eval(), (torch.zeros(1, 3, 12, 12),)), name="network")
 
 
-def run(model: TorchModel, data: Data, schemes: Any = "w4a8", **options: Any) -> TorchModel:
+def run(model: TorchModel, data: Drawn, schemes: Any = "w4a8", **options: Any) -> TorchModel:
     names = [one.name for one in model.layers()]
     given = dict.fromkeys(names, schemes) if isinstance(schemes, str) else schemes
     plan = Plan({name: Scheme.parse(given[name]) for name in names if name in given})
     return quantize(QuantizeJob(model=model, plan=plan, data=data, target=VNNI, options=PtqOptions(**options)))
 
 
-def answers(model: TorchModel, data: Data) -> Any:
+def answers(model: TorchModel, data: Drawn) -> Any:
     return np.concatenate([next(iter(model.run(batch).values())) for batch in data])
 
 
@@ -129,7 +116,7 @@ def test_layers_that_share_a_weight_share_its_integers() -> None:
     with torch.no_grad():
         model = TorchModel(torch.export.export(Twice().eval(), (torch.zeros(3, 8),)), name="twice")
     normal = np.random.default_rng(0).standard_normal((32, 3, 8)).astype(np.float32)
-    data = Data([{"image": rows} for rows in normal])
+    data = Drawn([{"image": rows} for rows in normal])
     made = run(model, data)
     assert sum(t.dtype is torch.uint8 for t in made.program.state_dict.values()) == 2
     # Coarse as 4 bits are: noise of a tenth of the results.

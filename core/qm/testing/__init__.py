@@ -24,7 +24,7 @@ from qm.testing.benchmark import BenchmarkContract  # noqa: E402
 from qm.testing.contract import Contract  # noqa: E402
 from qm.testing.exporter import ExporterContract  # noqa: E402
 from qm.testing.fixture import Isolation, isolated, lab  # noqa: E402
-from qm.testing.lab import Lab, sqnr_db  # noqa: E402
+from qm.testing.lab import Drawn, Lab, sqnr_db  # noqa: E402
 from qm.testing.loader import LoaderContract  # noqa: E402
 from qm.testing.planner import PlannerContract  # noqa: E402
 from qm.testing.quantizer import QuantizerContract  # noqa: E402
@@ -33,6 +33,7 @@ __all__ = [
     "BenchmarkContract",
     "Contract",
     "ContractBench",
+    "Drawn",
     "ExporterContract",
     "Isolation",
     "Lab",
