@@ -83,8 +83,6 @@ def _past(prepared: Prepared, scope: Scope, site: Site, plus: NodeProto, number:
         return False
     assert value is not None
     factor = float(value.reshape(-1)[0])
-    if factor == 0:
-        return False
     channel.scale_inputs(prepared, site, np.full(channel.input_reach(prepared, site).size, factor))
     held = prepared.store(f"{plus.name}/value", np.full((1,), number / factor, np.float32))
     plus.input[:] = [source, held]
